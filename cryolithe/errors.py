@@ -16,6 +16,7 @@ CryoLitheWarning          what the library warns of, where the command prints a 
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Iterable
 
 # A message may quote what a file holds, or another library that does; beyond this nobody reads it.
@@ -36,6 +37,13 @@ def in_one_line(text: str, most: int = MOST_CHARACTERS) -> str:
         room = (most - len(f" ... {len(text)} characters ... ")) // 2
         text = f"{text[:room]} ... {len(text) - 2 * room} characters ... {text[-room:]}"
     return text
+
+
+def how_to_write(error: OSError) -> str:
+    """What gives a file the room that it did not find; empty where the error is another."""
+    if error.errno == errno.EFBIG:
+        return "raise the limit on the size of a file (ulimit -f)"
+    return "make room" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
 
 
 class CryoLitheError(Exception):

@@ -272,13 +272,12 @@ class _Recorder(Recorder):
             self._save(state)
             return Outcome(before, None, state.step, True)
         self.work.watcher.stage("Checking the result", 1)
-        if self.checks[-1].step != state.step:
-            self._check(state)
         share, limit = FIRST_SHARE, self.work.config.most_loss_db
-        if state.step and why_not(self.checks[-1], before, limit):
+        last = self._checked(state)
+        if state.step and why_not(last, before, limit):
             # Weights on the way keep most of what is gained, and forget much less (Wortsman et al. 2022).
-            self._check(state, share)
-            self._check(state, share - SHARE_STEP if why_not(self.checks[-1], before, limit) else share + SHARE_STEP)
+            half = self._checked(state, share)
+            self._checked(state, share - SHARE_STEP if why_not(half, before, limit) else share + SHARE_STEP)
         self._save(state)
         draw_checks(self.folder / "fsc.png", self.checks)
         best = best_of(self.checks, limit) or (None if state.step else before)
@@ -302,6 +301,14 @@ class _Recorder(Recorder):
             for weight, moved in zip(network.parameters(), state.averaged.parameters(), strict=True):
                 weight.lerp_(moved, share)
         return network
+
+    def _checked(self, state: TrainState, share: float = 1.0) -> Check:
+        """The check of weights; a finished run that is resumed has made it before."""
+        for check in reversed(self.checks):
+            if (check.step, check.share) == (state.step, share):
+                return check
+        self._check(state, share)
+        return self.checks[-1]
 
     def _check(self, state: TrainState, share: float = 1.0, cubes: Sequence[Cube] | None = None) -> None:
         """Check weights on the cubes held back; with other cubes, those of images as they were."""

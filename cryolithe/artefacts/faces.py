@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import label
+from scipy.ndimage import binary_dilation, label
 
 from cryolithe.artefacts.borders import EVEN_PX
 
@@ -27,6 +27,10 @@ LEAST_LACKING_OF_PLANE, LEAST_LACKING = 0.1, 0.02
 # Pieces at the edge of a plane count from this share of it on, as the corners around a round mask. Where more of the
 # other voxels have the value, counts of few levels and positive ones are even by chance: only whole bands are not.
 LEAST_PIECE, MOST_BY_CHANCE = 0.02, 0.25
+# A row, or column, of one value from the edge on has so many pixels at least.
+LEAST_ROW_PX = 8
+# What surrounds data of any outline is filled where so few of the other voxels, of so many, have its value.
+MOST_STRAY, FEWEST_ASKED = 0.01, 64
 # Noise is everywhere, structure is not: details of quiet blocks over those of busy ones.
 NOISE_PLANES, NOISE_PX, NOISE_EVENNESS, MOST_EVEN, FEW_EVEN, MOST_PARTLY = 8, 8, 0.55, 0.4, 0.1, 0.3
 
@@ -204,6 +208,65 @@ def _pieces(region: NDArray[np.bool_]) -> NDArray[np.bool_]:
     least = np.where(at_edge, LEAST_PIECE, LEAST_LACKING_OF_PLANE)
     large = np.flatnonzero(shares >= least)
     return np.isin(pieces, large[large > 0])
+
+
+def filled_outside(plane: NDArray[Any]) -> NDArray[np.bool_]:
+    """Where a plane has one value from its edges on: it may be none but that, or a border, or surround a mask.
+
+    Args:
+        plane: shape ``(y, x)``, finite.
+    """
+    found = np.ones(plane.shape, np.bool_)
+    rows, columns = _content(plane)
+    if rows.start == rows.stop:
+        return found
+    found[rows, columns] = False
+    whole, most, least = _blocks(plane)
+    even = most == least
+    if _at_edge(even).any():
+        value = _most_common(_at_edge(most)[_at_edge(even)])[0]
+        block = whole.shape[0] // len(even)
+        region = (even & (most == value)).repeat(block, axis=0).repeat(block, axis=1)
+        same = plane == value
+        # Blocks at an outline are not of one value: so much beside a region is not asked.
+        known = found[: region.shape[0], : region.shape[1]] | region
+        rest = same[: region.shape[0], : region.shape[1]][~binary_dilation(known, iterations=block)]
+        if rest.size >= FEWEST_ASKED and rest.mean() <= MOST_STRAY:
+            found |= _around(same, region)
+    return found
+
+
+def _content(plane: NDArray[Any]) -> tuple[slice, slice]:
+    """What rows and columns of one value each, from the edges on, leave of a plane; empty slices if nothing."""
+    (top, left), (bottom, right) = (0, 0), plane.shape
+    before = None
+    while before != (top, bottom, left, right):
+        before = (top, bottom, left, right)
+        for axis in (0, 1):
+            part = plane[top:bottom, left:right]
+            if part.shape[1 - axis] < LEAST_ROW_PX:
+                continue
+            full = np.asarray(part.max(axis=1 - axis) == part.min(axis=1 - axis), np.bool_)
+            if full.all():
+                return slice(0, 0), slice(0, 0)
+            first, last = int(full.argmin()), len(full) - int(full[::-1].argmin())
+            if axis == 0:
+                top, bottom = top + first, top + last
+            else:
+                left, right = left + first, left + last
+    return slice(top, bottom), slice(left, right)
+
+
+def _around(same: NDArray[np.bool_], region: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The connected pieces of pixels of a value that reach an edge of the plane, and hold a part of a region there."""
+    pieces = np.asarray(label(same)[0], np.intp)
+    held = np.unique(pieces[: region.shape[0], : region.shape[1]][region])
+    return np.asarray(np.isin(pieces, np.intersect1d(held, np.unique(_at_edge(pieces)))) & same, np.bool_)
+
+
+def _at_edge(values: NDArray[Any]) -> NDArray[Any]:
+    """The values at the four edges of a plane."""
+    return np.concatenate([values[0], values[-1], values[:, 0], values[:, -1]])
 
 
 def has_noise_everywhere(voxels: Planes) -> bool:

@@ -12,6 +12,7 @@ from cryolithe.denoising.n2n.network import BACKBONES, Config
 from cryolithe.denoising.n2n.planar import PlanarConfig
 from cryolithe.errors import SettingsError, nearest_name
 from cryolithe.files.names import is_file
+from cryolithe.files.table_numbers import check_numbers
 from cryolithe.files.yaml_table import merged, read_yaml_table
 from cryolithe.filters import WINDOWS
 from cryolithe.recipes import find_recipe
@@ -190,6 +191,7 @@ def read_general_config(path: Path) -> GeneralConfig:
         SettingsError: if a file is missing, a key unknown or a value out of range.
     """
     values = read_yaml_table(path, "training configuration")
+    check_numbers(values, GeneralConfig, path)
     try:
         config = GeneralConfig(**values)
     except ValidationError as error:
@@ -217,6 +219,7 @@ def entry_recipe(config: GeneralConfig, entry: RecipeEntry, base: Path) -> Recip
     sizes = {"shape": list(config.shape), "voxel_size_angstrom": list(config.voxel_size_angstrom)}
     values["cell"] = merged(merged(values.get("cell", {}), sizes), entry.cell)
     values["imaging"] = merged(values.get("imaging", {}), entry.imaging)
+    check_numbers(values, Recipe, path)
     try:
         return Recipe(**values)
     except (ValidationError, SettingsError) as error:

@@ -17,6 +17,7 @@ from cryolithe.evaluation.heldout import opposite_z
 from cryolithe.evaluation.pair_doubts import Looks, doubts_about
 from cryolithe.formats.volumes.volume_kind import refuse_map
 from cryolithe.library.arrays import Files, array_of, is_path, size_of
+from cryolithe.library.undisturbed import undisturbed
 from cryolithe.library.volumes import Volume, volume_of
 from cryolithe.library.watching import Heard
 from cryolithe.metrics import (
@@ -95,6 +96,7 @@ class Fsc:
         return f"Fsc(mean {self.mean():.3f}, {value} at {THRESHOLD})"
 
 
+@undisturbed
 def fsc(
     a: VolumeLike,
     b: VolumeLike,

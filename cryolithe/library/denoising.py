@@ -22,6 +22,7 @@ from cryolithe.denoising.run import denoise as denoised
 from cryolithe.errors import InputError, OutputError, SettingsError, nearest_name, shown
 from cryolithe.formats.volumes.volume_file import open_volume_file
 from cryolithe.library.arrays import Files, is_path, path_of
+from cryolithe.library.undisturbed import undisturbed
 from cryolithe.library.volumes import Volume, refuse_unknown, volume_of
 from cryolithe.library.watching import Heard
 from cryolithe.machine.device import choose_device, choose_precision
@@ -59,6 +60,7 @@ class Choices(TypedDict, total=False):
 _COMMON = {"batch": 1, "seed": None}  # whole numbers, and their least
 
 
+@undisturbed
 def denoise(
     volume: VolumeLike | None = None,
     voxel_size_angstrom: float | None = None,

@@ -23,6 +23,7 @@ from cryolithe.formats.particles.star import Positions
 from cryolithe.geometry import TiltGeometry, check_angles_deg
 from cryolithe.library.arrays import Files, array_of, is_path, numbers_of, path_of
 from cryolithe.library.correlating import tilt_range_of
+from cryolithe.library.undisturbed import undisturbed
 from cryolithe.library.volumes import Volume, refuse_unknown, volume_of
 from cryolithe.library.watching import Heard
 from cryolithe.machine.device import choose_device
@@ -50,6 +51,7 @@ class Choices(TypedDict, total=False):
     device: str
 
 
+@undisturbed
 def evaluate(
     volume: VolumeLike,
     voxel_size_angstrom: float | None = None,

@@ -13,6 +13,7 @@ from cryolithe.errors import SettingsError
 from cryolithe.formats import read_angles_deg, read_mrc
 from cryolithe.formats.stacks.stack_images import read_one_by_one
 from cryolithe.library.arrays import array_of, is_path, numbers_of, path_of, size_of
+from cryolithe.library.undisturbed import undisturbed
 from cryolithe.library.volumes import Volume
 from cryolithe.library.watching import Heard
 from cryolithe.reconstruction.in_memory import reconstruct_in_memory
@@ -73,6 +74,7 @@ class Settings(TypedDict, total=False):
     fix_nonfinite: bool
 
 
+@undisturbed
 def reconstruct(
     tilts: TiltsLike,
     angles_deg: AnglesLike | None = None,
@@ -130,6 +132,7 @@ def reconstruct(
     return _made(tilts, angles_deg, voxel_size_angstrom, own, settings)
 
 
+@undisturbed
 def fbp(
     tilts: TiltsLike,
     angles_deg: AnglesLike | None = None,
@@ -161,6 +164,7 @@ def fbp(
     return _made(tilts, angles_deg, voxel_size_angstrom, {"method": "fbp", "filter": filter}, settings)
 
 
+@undisturbed
 def sirt(
     tilts: TiltsLike,
     angles_deg: AnglesLike | None = None,
@@ -213,12 +217,12 @@ def _made(
 
 
 def _warn(text: str) -> None:
-    """Warn at the line that called the library's function."""
+    """Warn at the line that called the library's function, which is within `undisturbed`."""
     import warnings
 
     from cryolithe.errors import CryoLitheWarning
 
-    warnings.warn(text, CryoLitheWarning, stacklevel=4)
+    warnings.warn(text, CryoLitheWarning, stacklevel=5)
 
 
 def _settings(own: Mapping[str, Any], given: Mapping[str, Any], size: float | None) -> ReconstructSettings:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from cryolithe import __version__
 from cryolithe.errors import SettingsError
 from cryolithe.library.arrays import Files, is_path, path_of
+from cryolithe.library.undisturbed import undisturbed
 from cryolithe.library.volumes import Volume
 from cryolithe.simulation.campaign import SimulatedSeries, simulate_series
 from cryolithe.simulation.library import plain_library, with_molecules
@@ -57,6 +58,7 @@ class Simulated:
         return f"Simulated({tilts} images of {height} x {width} (y, x), {self.voxel_size_angstrom:.4g} Å, {self.truth})"
 
 
+@undisturbed
 def simulate(
     recipe: Files | Mapping[str, Any] | None = None,
     *,

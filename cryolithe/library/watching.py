@@ -26,6 +26,6 @@ class Heard(Silent):
         kept.append(text.removeprefix(WARNING))
 
     def warn(self) -> None:
-        """Say the warnings to whoever called the library's function (which calls this)."""
+        """Say the warnings to whoever called the library's function (which calls this, within `undisturbed`)."""
         for text in self.warnings:
-            warnings.warn(text, CryoLitheWarning, stacklevel=3)
+            warnings.warn(text, CryoLitheWarning, stacklevel=4)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
@@ -208,6 +209,8 @@ def config_from_dict(values: dict[str, Any]) -> NetworkConfig:
     if not isinstance(values, dict):
         raise ModelError(f"a network configuration must be a table of values, got {shown(values)}")
     kind = values.get("kind")
+    if kind is None:
+        raise ModelError(f"a network configuration lacks its 'kind'; give {' or '.join(KINDS)}")
     if not isinstance(kind, str) or kind not in KINDS:
         raise ModelError(f"unknown network kind {kind!r}; this version knows {', '.join(KINDS)}")
     plain = {key: value for key, value in values.items() if key != "kind"}
@@ -249,6 +252,8 @@ def _build(cls: Any, values: Any, where: str, **parts: Any) -> Any:
             continue
         if type(value) is not type(default):
             raise ModelError(f"'{key}' in '{where}' must be {type(default).__name__}, got {shown(value)}")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ModelError(f"'{key}' in '{where}' must be a finite number, got {shown(value)}")
         most = MOST_ROWS if key == "rows" else MOST_LAYERS if key.endswith("_layers") else MOST_UNITS
         if type(value) is int and not 0 <= value <= most:
             raise ModelError(f"'{key}' in '{where}' must lie within 0 ... {most}, got {shown(value)}")

@@ -11,7 +11,7 @@ import safetensors
 import safetensors.torch
 import torch
 
-from cryolithe.errors import ModelError, OutputError, reason
+from cryolithe.errors import ModelError, OutputError, how_to_write, reason
 
 
 def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], kind: str, values: Mapping[str, Any]) -> None:
@@ -34,7 +34,8 @@ def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], kind: str, va
         temporary.replace(path)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        kept = "; the earlier one is kept: make room and go on with --resume" if path.exists() else ""
+        remedy = how_to_write(error)
+        kept = f"; the earlier one is kept: {remedy and f'{remedy} and '}go on with --resume" if path.exists() else ""
         raise OutputError(f"cannot write {path}: {error.strerror or error}{kept}") from error
 
 

@@ -33,6 +33,7 @@ from cryolithe.reconstruction.jobs.job import (
 from cryolithe.reconstruction.jobs.made_before import FREE_SETTINGS
 from cryolithe.reconstruction.jobs.remedies import checked
 from cryolithe.reconstruction.jobs.sources import offers
+from cryolithe.reconstruction.output.converting import new_volume
 from cryolithe.reconstruction.output.outputs import (
     finish,
     finished_before,
@@ -215,10 +216,7 @@ def _plan(run: ResolvedJob, folder: SlabFolder, watcher: Watcher) -> dict[str, A
     fitting = fit(run)
     plan = first_plan(run, fitting, work)
     folder.forget()
-    with VolumeWriter.create(
-        folder.volume, run.grid.shape, run.voxel_size_angstrom, working_dtype(settings), target=run.job.output
-    ):
-        pass
+    new_volume(run, folder.volume, run.grid.shape, working_dtype(settings)).close()
     folder.begin(plan)
     return plan
 

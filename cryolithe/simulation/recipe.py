@@ -10,6 +10,7 @@ from typing import Any, get_type_hints
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cryolithe.errors import InputError, SettingsError, nearest_name
+from cryolithe.files.table_numbers import check_numbers
 from cryolithe.files.yaml_table import read_yaml_table
 from cryolithe.noise.stored import load_profile
 from cryolithe.simulation.cell import CellRecipe
@@ -61,6 +62,7 @@ def checked_recipe(values: Mapping[str, Any], path: Path) -> Recipe:
     Raises:
         SettingsError: if a key is unknown, or a value wrong.
     """
+    check_numbers(values, Recipe, path)
     try:
         return _with_profile(Recipe(**values), path)
     except SettingsError as error:

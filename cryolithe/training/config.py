@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from cryolithe.errors import SettingsError, nearest_name
 from cryolithe.files.names import exists
+from cryolithe.files.table_numbers import check_numbers
 from cryolithe.files.yaml_table import read_yaml_table
 from cryolithe.network.config import NetworkConfig, config_from_dict
 from cryolithe.noise.stored import load_profile
@@ -115,6 +116,7 @@ def read_train_config(path: Path) -> TrainConfig:
         ModelError: if the network's configuration is wrong.
     """
     values = read_yaml_table(path, "training configuration")
+    check_numbers(values, TrainConfig, path)
     try:
         config = TrainConfig(**values)
     except ValidationError as error:

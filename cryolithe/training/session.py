@@ -20,11 +20,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
-from cryolithe.errors import ModelError, OutputError
+from cryolithe.errors import ModelError, OutputError, ResourceError
 from cryolithe.files.yaml_table import yaml_text
-from cryolithe.formats.files import refuse_existing, replacing
-from cryolithe.network import Network
+from cryolithe.formats.files import nearest_folder, refuse_existing, replacing
+from cryolithe.formats.sizes import size_told
+from cryolithe.network import Network, build_network
 from cryolithe.optimise.distributed import Place
 from cryolithe.optimise.loop import Hooks, Progress
 from cryolithe.optimise.recorder import Recorder, recording
@@ -33,6 +35,7 @@ from cryolithe.reconstruction.slabwise.methods import Compute
 from cryolithe.report.json_files import write_json
 from cryolithe.training.config import TrainConfig
 from cryolithe.training.dataset import Run
+from cryolithe.training.gain import Gain, doubt_about, why_not
 from cryolithe.training.loop import TrainState, new_state, train
 from cryolithe.training.recipe_maker import RECIPE
 from cryolithe.training.records import STEP_FIELDS, log_validation, plot_summary, validation_fields
@@ -72,6 +75,7 @@ class Session:
         on_step: called with each step.
         on_validation: called with each validation.
         on_doubt: called with what a user should know of how the training goes on.
+        on_result: called with what became of the model that is fine-tuned.
     """
 
     config: TrainConfig
@@ -89,6 +93,7 @@ class Session:
     on_step: Callable[[Progress], object] = lambda progress: None
     on_validation: Callable[[int, list[Verdict]], object] = lambda step, verdicts: None
     on_doubt: Callable[[str], object] = lambda line: None
+    on_result: Callable[[str], object] = lambda line: None
 
     @property
     def folder(self) -> Path:
@@ -116,6 +121,30 @@ def check_output(output: Path, overwrite: bool, resume: bool) -> None:
     for path in taken:
         hint = ", --resume to go on," if (run_folder(output) / "state.safetensors").exists() else ""
         refuse_existing(path, overwrite or resume, hint=hint)
+
+
+def check_room(output: Path, config: TrainConfig, resume: bool) -> None:
+    """Refuse a disk with too little room for a run's state and models, before any work.
+
+    Args:
+        output: the model.
+        config: of the run.
+        resume: the files of the run are there; each is replaced when the new one is complete.
+
+    Raises:
+        ResourceError: tells what is free and what is needed.
+    """
+    with torch.device("meta"):  # shapes alone
+        network = build_network(config.network_config())
+    weights = 4 * sum(leaf.numel() for leaf in network.state_dict().values())
+    state = 4 * weights  # network, averages, two moments of the optimiser
+    needed = (state if resume else 2 * state + 3 * weights) + weights
+    free = shutil.disk_usage(nearest_folder(output.parent)).free
+    if free < needed:
+        raise ResourceError(
+            f"{output.parent} has {size_told(free)} free, the state and the models of this training need "
+            f"{size_told(needed)}; make room or choose another -o"
+        )
 
 
 def run_session(session: Session) -> tuple[TrainState, bool]:
@@ -236,7 +265,8 @@ class _Recorder(Recorder):
             self._validate(state)
         self._save(state)
         best, last = self.folder / "best.safetensors", self.folder / "last.safetensors"
-        why, output = self._not_better() if self.session.began_with else "", self.session.output
+        gain, output = self._gain() if self.session.began_with else None, self.session.output
+        why = why_not(gain) if gain else ""
         if not why:
             with replacing(output, overwrite=True) as temporary:
                 shutil.copyfile(best if best.exists() else last, temporary)
@@ -248,23 +278,22 @@ class _Recorder(Recorder):
                 f"for longer or with another learning_rate, or keep {self.session.began_with}; the last weights are "
                 f"{last}{kept}"
             )
+        if gain:
+            self.session.on_result(gain.told)
+            if doubt := doubt_about(gain):
+                self.session.on_doubt(doubt)
 
-    def _not_better(self) -> str:
-        """Why the best weights are no better than those before the first step, in words; empty if they are."""
+    def _gain(self) -> Gain | None:
+        """What the best weights gain over those before the first step; None where nothing tells."""
         found: dict[int, list[tuple[float, float]]] = {}
         for row in self.validations.rows():
             found.setdefault(int(row["step"]), []).append((float(row["loss"]), float(row["snr_db"])))
         means = {step: np.mean(rows, axis=0).tolist() for step, rows in found.items()}
         if len(means) < 2 or 0 not in means:
-            return ""
+            return None
         error, snr_db = means.pop(0)
         best = min(means, key=lambda step: (math.isnan(means[step][0]), means[step][0]))
-        if means[best][0] < error or means[best][1] > snr_db:
-            return ""
-        return (
-            f"on the validation set its error is {error:.4g} and its SNR {snr_db:.2f} dB, after {best} steps "
-            f"{means[best][0]:.4g} and {means[best][1]:.2f} dB"
-        )
+        return Gain(best, (error, means[best][0]), (snr_db, means[best][1]))
 
     def _validate(self, state: TrainState) -> bool:
         if not self.session.examples:
@@ -275,6 +304,8 @@ class _Recorder(Recorder):
             network, self.session.examples, self.config, Compute(place.device, place.precision)
         )
         self.validated_at = state.step
+        if any(int(row["step"]) == state.step for row in self.validations.rows()):
+            return False  # a finished run that is resumed: only the volumes are made anew, to be drawn
         for v in verdicts:
             row = (state.step, v.name, v.loss, v.snr_db, v.fsc_measured, v.fsc_missing, *v.bands, *v.fidelity)
             self.validations.add(row)

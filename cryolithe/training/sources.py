@@ -39,8 +39,6 @@ from cryolithe.training.workers import Workers
 
 # Constants in seeds keep the streams of random numbers apart.
 _SCALE_STREAM, _PLAIN_STREAM, _MIX_STREAM = 37, 43, 47
-# Voxel sizes that differ by this factor are worth a word.
-FAR_VOXELS = 1.6
 
 
 class Source(Protocol):
@@ -287,34 +285,6 @@ def _border_warning(names: Sequence[str], config: TrainConfig) -> str:
         f"images of {', '.join(names[:5])}{f' and {len(names) - 5} more' if names[5:] else ''} have borders of one "
         f"value, which are learned from because they are read as they are stored (larger than data.memory_mb = "
         f"{config.data.memory_mb:g}); raise that, or replace them by the local mean"
-    )
-
-
-def voxel_size_warning(paths: Sequence[Path]) -> str | None:
-    """Names the pairs whose voxels are far from the others' in size; None if all are alike.
-
-    One network may learn several voxel sizes, but a lone one is more often a wrong header or a forgotten binning.
-
-    Args:
-        paths: HDF5 files.
-
-    Raises:
-        FileFormatError: if a file is no pair.
-    """
-    sizes = {}
-    for path in paths:
-        with open_pair(path) as pair:
-            sizes[path] = pair.voxel_size_angstrom
-    middle = float(np.median(list(sizes.values()))) if sizes else 1.0
-    odd = [path for path, size in sizes.items() if not 1 / FAR_VOXELS < size / middle < FAR_VOXELS]
-    if not odd:
-        return None
-    named = ", ".join(f"{path} {sizes[path]:g} Å" for path in odd[:5]) + (
-        f" and {len(odd) - 5} more" if odd[5:] else ""
-    )
-    return (
-        f"training pairs differ in voxel size: {named}, where the middle one of {len(sizes)} has {middle:g} Å; "
-        "if that is not meant, correct the file's voxel_size_angstrom or bin it alike"
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from cryolithe.errors import OutputError
+from cryolithe.errors import OutputError, how_to_write
 from cryolithe.network import Network
 from cryolithe.network.checkpoint import save_network
 from cryolithe.optimise.state import check_same, read_state, restore, write_state
@@ -101,5 +101,6 @@ def _names(files: Any) -> Any:
 
 
 def _cannot(path: Path, error: OSError) -> str:
-    kept = "; the earlier one is kept: make room and go on with --resume" if path.exists() else ""
+    remedy = how_to_write(error)
+    kept = f"; the earlier one is kept: {remedy and f'{remedy} and '}go on with --resume" if path.exists() else ""
     return f"cannot write {path}: {error.strerror or error}{kept}"

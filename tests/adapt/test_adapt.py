@@ -218,6 +218,10 @@ def test_a_better_model_is_written_and_a_worse_one_refused_with_its_numbers(tiny
     assert re.search(r"^Error: no model is written, for none is better than learnt: after \d steps ", last)
     assert last.count("FSC with the other half") == 2
     assert not spoilt.exists()
+    tables = {name: (tmp_path / "spoilt.run" / name).read_text() for name in ("checks.json", "validation.csv")}
+    again = of_halves(files, spoilt, "--steps", 2, "--learning-rate", 1.0, "--model", learnt, "--resume")
+    assert again.stderr.splitlines()[-1] == last
+    assert tables == {name: (tmp_path / "spoilt.run" / name).read_text() for name in tables}
     assert "exists; give --overwrite" in of_halves(files, learnt).stderr
 
 

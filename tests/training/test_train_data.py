@@ -23,6 +23,7 @@ from cryolithe.simulation.classes import MEMBRANES, PROTEINS
 from cryolithe.tilts import TiltSeries
 from cryolithe.training.dataset import draw_run
 from cryolithe.training.loader import runs_of_steps
+from cryolithe.training.pair_sizes import sizes_told, voxel_size_note, voxel_size_warning, voxel_sizes
 from cryolithe.training.scaling import measure_scale
 from cryolithe.training.sections import AugmentSettings, DataSettings, RecipeEntry, ValidationSettings
 from cryolithe.training.series import rescaled_pair, series_of_pair
@@ -32,7 +33,6 @@ from cryolithe.training.sources import (
     find_pairs,
     make_source,
     open_pairs_source,
-    voxel_size_warning,
 )
 from cryolithe.training.validation import validation_set
 from cryolithe.training.workers import Workers
@@ -170,6 +170,13 @@ def test_a_pair_with_other_voxels_is_named(tmp_path):
     line = voxel_size_warning(files)
     assert "d.h5 2.5 Å, where the middle one of 4 has 10 Å" in line
     assert "a.h5" not in line
+    sizes = list(voxel_sizes(files).values())
+    assert sizes == [10.0, 10.0, 13.0, 2.5]
+    assert "voxels of 10 to 13 Å" in voxel_size_note(sizes[:3])
+    assert voxel_size_note(sizes[:2]) is None
+    assert voxel_size_note([]) is None
+    assert sizes_told(files) == {"pairs_voxel_size_angstrom": [2.5, 10.0, 13.0]}
+    assert sizes_told([]) == {}
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import dataclasses
 import math
 import os
@@ -345,16 +346,27 @@ def test_finetuning_on_pairs(tmp_path):
     result = command(settings, "--finetune", start, tmp_path, "-o", tmp_path / "mine.safetensors")
     assert result.exit_code == 0, result.output
     assert "step 0, c: SNR" in result.stderr  # the model before is judged like those after it
+    rows = csv.DictReader((tmp_path / "mine.run" / "validation.csv").read_text().splitlines())
+    errors = {int(row["step"]): float(row["loss"]) for row in rows}
+    for step, error in errors.items():
+        assert re.search(rf"step {step}, c: .*; error {error:.4f}", result.stderr)
+    best = min(error for step, error in errors.items() if step)
+    assert f"the error went from {errors[0]:.4f} to {best:.4f}" in " ".join(result.stderr.split())
     assert "Note: on simulated specimens: " in result.stderr
     made = load_model(str(tmp_path / "mine.safetensors"))
     assert config_to_dict(made.network.config) == config_to_dict(config.network_config())
     recipe = made.card["recipe"]
     assert recipe["data"]["pairs"] == ["a.h5", "b.h5"]
+    assert made.card["pairs_voxel_size_angstrom"] == [tiny_pair().voxel_size_angstrom]
     assert recipe["validation"]["pairs"] == ["c.h5"]
     assert str(tmp_path) not in str(recipe)
     assert (tmp_path / "mine.run" / "summary.png").exists()
     assert "differ in voxel size" not in result.stderr
     assert "trained on and validated" not in result.stderr
+    told = (tmp_path / "mine.run" / "validation.csv").read_text()
+    again = command(settings, "--finetune", start, tmp_path, "-o", tmp_path / "mine.safetensors", "--resume")
+    assert again.exit_code == 0, again.output
+    assert (tmp_path / "mine.run" / "validation.csv").read_text() == told  # what is done is not done again
     settings.write_text(few.replace("every: 15", "every: 15, pairs: [b.h5]"))
     both = command(settings, "--finetune", start, tmp_path, "-o", tmp_path / "other.safetensors")
     assert "Warning: trained on and validated with: b.h5; validation then tells nothing of other series" in both.stderr
@@ -394,6 +406,9 @@ def test_the_finetuning_configuration_is_the_default_of_finetune():
         ("data: {pairs: [bad.h5]}", r"bad.h5: .*one angle for each image, got 12 for 13"),
         ("data: {pairs: [a.h5]}\nvalidation: {pairs: [a.h5]}", r"a.h5 is in the training set"),
         ("data: {plain_weight: 0}", "nothing to train on"),
+        ("learning_rate: .inf", "'learning_rate': expected a finite number, got inf"),
+        ("warmup_steps: true", "'warmup_steps': expected a number, got true"),
+        ("network: {channels: 3}", "lacks its 'kind'; give RowSet or SliceSet"),
         ("loss: {l2: 0}", "all weights are 0"),
         ("loss: {fsc: 1, cube: [2, 9, 9]}", "needs 6 blocks or more"),
         ("loss: {fcs: 1}", r"'loss.fcs': .* \(did you mean 'fsc'\?\)"),

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from cryolithe import __version__
 from cryolithe.artefacts.borders import without_border
+from cryolithe.artefacts.faces import filled_outside
 from cryolithe.artefacts.fixed_pattern import shared_pattern
 from cryolithe.denoising.ceiling import HalfScore, correlation
 from cryolithe.denoising.images.amplitudes import ShellMix, mix_of_halves, mix_of_images, mix_of_neighbours
@@ -199,7 +200,7 @@ def denoised_image(image: Image, run: Callable[[Image], Image], tiling: Tiling, 
     standard = standard_image(filled, centre, sigma)
     made = mix.apply(network_image(standard, run, tiling), standard)
     levels = np.asarray(made * np.float32(sigma) + np.float32(centre), np.float32)
-    return np.where(filled == image, levels, image)
+    return np.where((filled == image) & ~filled_outside(image), levels, image)
 
 
 def network_image(image: Image, run: Callable[[Image], Image], tiling: Tiling) -> Image:

@@ -85,7 +85,11 @@ def _write(view: N2nView, denoiser: Denoiser, values: Array, overwrite: bool, wa
         watcher.advance(1)
         if not np.isfinite(values[z]).all():
             raise InputError(f"plane {z + 1} of the result is not finite; try --precision fp32")
-        return view.undone(values[z])
+        filled, levels = view.filled(z)
+        if filled.any():  # what holds no data stays as it is; the guard looks at the values
+            every = slice(None)
+            values[z][filled] = view.mean_box((slice(z, z + 1), every, every))[0][filled]
+        return np.where(filled, levels, view.undone(values[z]))
 
     label = file_label(f"n2n {kind_of(denoiser.config)} weights {denoiser.sha256[:12]}")
     return write_result(view.target, view.volume, plane, label, overwrite)

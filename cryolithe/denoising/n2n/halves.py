@@ -55,6 +55,11 @@ class Half:
             values = np.stack([self.volume.read(k)[y, x] for k in range(z.start, z.stop)])
         return np.float32(SIGMAS_PER_UNIT) * self.survey.scale.apply(values)
 
+    def levels(self, z: int) -> NDArray[np.float32]:
+        """Grey levels of a plane, shape ``(y, x)``; what is not finite is the median."""
+        values = np.asarray(self.volume.read(z), np.float32)
+        return np.where(np.isfinite(values), values, np.float32(self.survey.scale.centre))
+
     @property
     def unit(self) -> float:
         """Grey levels of a standard deviation."""

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cryolithe.artefacts.faces import ReadPlanes, filled_doubt
+from cryolithe.artefacts.faces import ReadPlanes, filled_doubt, filled_outside
 from cryolithe.denoising.job import Item
 from cryolithe.denoising.n2n.halves import MOST_APART, Half, HalfPair, contrast_of, open_half, open_pair
 from cryolithe.denoising.n2n.job import N2nJob
@@ -64,6 +64,12 @@ class N2nView:
         unit = sum(half.unit for half in self.halves) / len(self.halves)
         centre = sum(half.survey.scale.centre for half in self.halves) / len(self.halves)
         return np.asarray(values * np.float32(unit) + np.float32(centre), np.float32)
+
+    def filled(self, z: int) -> tuple[NDArray[np.bool_], Array]:
+        """Where a plane has one value from its edges on in all halves, and the mean of their grey levels."""
+        planes = [half.levels(z) for half in self.halves]
+        where = np.logical_and.reduce([filled_outside(plane) for plane in planes])
+        return where, np.asarray(sum(planes) / np.float32(len(planes)), np.float32)
 
     def record(self) -> dict[str, Any]:
         """What the record tells of the halves."""
@@ -124,7 +130,9 @@ def look(job: N2nJob, item: Item, watcher: Watcher) -> N2nView:
         for text in half.volume.notes:
             heard.note(f"Note on {half.volume.path.name}: {text}")
         if half.survey.repaired:
-            heard.note(f"{half.volume.path.name}: {half.survey.repaired} voxels that are not finite are taken for 0.")
+            heard.note(
+                f"{half.volume.path.name}: {half.survey.repaired} voxels that are not finite are taken for the median."
+            )
         if half.volume.of_network:
             heard.note(
                 f"Warning: {half.volume.path.name} was made by a network, which leaves hardly any independent noise: "

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from cryolithe import __version__
 from cryolithe.arrays.spectra import central
+from cryolithe.artefacts.faces import filled_outside
 from cryolithe.denoising.guard import LONGEST
 from cryolithe.denoising.output import write_result
 from cryolithe.denoising.samba.inference import Inference
@@ -139,7 +140,7 @@ def _intact_planes(folder: WorkFolder[Planes]) -> set[tuple[int, int]]:
 def _assemble(
     run: Resolved, parts: list[Tile], overlap: int, folder: WorkFolder[Planes], weights: Weights, watcher: Watcher
 ) -> tuple[VolumeStatistics, float | None]:
-    """Blend the tiles into the output; planes without content are copied.
+    """Blend the tiles into the output; planes without content, and borders of one value, are copied.
 
     Returns:
         statistics of the output, and the standard deviation in voxels of the low pass below which the input is kept.
@@ -159,10 +160,11 @@ def _assemble(
 
     def plane(z: int) -> NDArray[np.float32]:
         watcher.advance(1)
+        original = np.asarray(volume.read(z), dtype=np.float32)
+        original = np.where(np.isfinite(original), original, np.float32(survey.scale.centre))
         if not survey.usable[z]:
-            original = np.asarray(volume.read(z), dtype=np.float32)
-            return np.where(np.isfinite(original), original, np.float32(survey.scale.centre))
-        return survey.scale.undo(kept(z))
+            return original
+        return np.where(filled_outside(original), original, survey.scale.undo(kept(z)))
 
     label = file_label(f"samba Lmax {run.gaps[1]} weights {weights.sha256[:12]}")
     statistics = write_result(run.target, volume, plane, label, run.job.overwrite)

@@ -15,7 +15,7 @@ import numpy as np
 from mrcfile import utils
 from numpy.typing import DTypeLike, NDArray
 
-from cryolithe.errors import GeometryError, OutputError
+from cryolithe.errors import GeometryError, OutputError, how_to_write
 from cryolithe.formats.files import PathLike, replacing, unwritable
 from cryolithe.formats.stacks.mrc_header import (
     HEADER_BYTES,
@@ -285,13 +285,17 @@ def reserve_room(path: Path, needed: int, target: Path) -> None:
         raise _full_or_unwritable(target, error, needed) from error
 
 
+class NoRoomError(OutputError):
+    """A file is too large for where it is written."""
+
+
 def _full_or_unwritable(path: Path, error: OSError, needed: int) -> OutputError:
-    if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+    if not (remedy := how_to_write(error)):
         return unwritable(path, error)
-    free = shutil.disk_usage(path.parent).free
-    return OutputError(
-        f"{path} cannot be written ({error.strerror}): it needs {needed} bytes, {free} are free in {path.parent}; "
-        "make room, write float16, or choose another folder with -o"
+    free = f", {shutil.disk_usage(path.parent).free} are free in {path.parent}" if error.errno != errno.EFBIG else ""
+    return NoRoomError(
+        f"{path} cannot be written ({error.strerror}): it needs {needed} bytes{free}; {remedy}, or choose another "
+        "folder with -o"
     )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from cryolithe.formats import RunningStatistics, VolumeStatistics, VolumeWriter, read_mrc
+from cryolithe.formats.stacks.mrc_writer import NoRoomError
 from cryolithe.formats.volumes.int8 import Int8Values, int8_scale
 from cryolithe.formats.volumes.ome_zarr import Version, write_ome_zarr
 from cryolithe.formats.volumes.pages import release_pages
@@ -61,7 +62,12 @@ class Converted:
 
 def new_volume(run: ResolvedJob, path: Path, shape: tuple[int, int, int], dtype: str) -> VolumeWriter:
     """A file for voxels of a run, in its working folder."""
-    return VolumeWriter.create(path, shape, run.voxel_size_angstrom, dtype, target=run.job.output)
+    try:
+        return VolumeWriter.create(path, shape, run.voxel_size_angstrom, dtype, target=run.job.output)
+    except NoRoomError as error:
+        if run.job.settings.dtype != "float32":
+            raise
+        raise NoRoomError(f"{error}, or write less (--dtype float16)") from error
 
 
 def converted(run: ResolvedJob, upright: Path, labels: tuple[str, ...], statistics: VolumeStatistics) -> Converted:
