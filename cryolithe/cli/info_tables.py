@@ -85,7 +85,7 @@ def star_facts(path: Path) -> list[Fact]:
     """
     tables = read_star(path)
     series = [table for table in tables if _IMAGE in table and any(column in table for column in _ANGLES)]
-    if len(series) > 1:
+    if len(series) > 1 and not any(_SERIES in table for table in tables):
         return _several_series_facts(series)
     for table in tables:
         if _SERIES in table:

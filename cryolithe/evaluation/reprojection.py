@@ -163,15 +163,15 @@ def reproject(
 
 
 def _upright(volume: Image, x_tilt_deg: float) -> Image:
-    """A volume ``(z, y, x)`` of which voxel V came from Rx(α) V, turned back; 0 where nothing was kept."""
+    """A volume ``(z, y, x)`` of which voxel V came from Rx(α) V, turned back without its mean; 0 where nothing is."""
     if not x_tilt_deg:
         return volume
     c, s = math.cos(math.radians(x_tilt_deg)), math.sin(math.radians(x_tilt_deg))
     back = np.array([[c, -s], [s, c]])  # of (z, y), as z' = z c - y s is Rx(-α)
     middle = (np.array(volume.shape[:2]) - 1) / 2
-    made = np.empty_like(volume)
+    made, centred = np.empty_like(volume), volume - volume.mean(dtype=np.float64).astype(np.float32)
     for x in range(volume.shape[2]):
-        scipy.ndimage.affine_transform(volume[..., x], back, middle - back @ middle, output=made[..., x], order=3)
+        scipy.ndimage.affine_transform(centred[..., x], back, middle - back @ middle, output=made[..., x], order=3)
     return made
 
 

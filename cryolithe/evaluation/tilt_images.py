@@ -71,6 +71,9 @@ def open_images(
         made = recorded_images(record, path, given, choice.numbers)
         if made is not None:
             notes.append(f"{made.note}.")
+            if made.left_out and named:
+                left = ", ".join(str(section + 1) for section in made.left_out)
+                notes.append(f"Of the images of --held-out the alignment leaves out {left}: they are not compared.")
             here = replace(choice, numbers=tuple(range(len(made.sections))))
             return Images(made.series, here, bool(named), x_tilt, made.sections)
     if prepared_in_memory(record):

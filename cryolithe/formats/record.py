@@ -7,7 +7,7 @@ now. That a file of the right name exists says nothing.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,34 @@ def read_record_beside(output: Path) -> dict[str, Any]:
     if not isinstance(volume, dict) or volume.get("path", output.name) != output.name:
         return {}
     return dict(content)
+
+
+def source_of(volumes: Sequence[Path]) -> dict[str, Any] | None:
+    """What the records beside volumes tell of the images that they were made from, for the record of what is made next.
+
+    Args:
+        volumes: one, or the two halves, of which one and the other stack of tilts are named ``even`` and ``odd``.
+
+    Returns:
+        ``inputs``, ``geometry``, ``settings`` and what was done to images, of the first; None where nothing is told.
+    """
+    records = [_reconstruction(read_record_beside(volume)) for volume in volumes]
+    if not all("inputs" in record for record in records):
+        return None
+    first, inputs = records[0], dict(records[0]["inputs"])
+    if len(records) == 2 and all("tilts" in record["inputs"] for record in records):
+        stacks = [inputs.pop("tilts"), records[1]["inputs"]["tilts"]]
+        inputs = {"even tilts": stacks[0], "odd tilts": stacks[1], **inputs}
+    method = first.get("method")
+    done = {name: method[name] for name in ("corrections", "unevenness") if name in method} if method else {}
+    kept: dict[str, Any] = {name: first[name] for name in ("geometry", "settings") if name in first}
+    return {"inputs": inputs, **kept, "method": done}
+
+
+def _reconstruction(record: dict[str, Any]) -> dict[str, Any]:
+    """The part of a record that tells of images: of a volume that was denoised before, what it keeps of its source."""
+    source = record.get("source")
+    return source if isinstance(source, dict) and "inputs" in source else record
 
 
 def own_record_beside(output: Path) -> dict[str, Any]:

@@ -8,7 +8,7 @@ images that lie elsewhere.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,8 @@ from cryolithe.settings import ReconstructSettings
 from cryolithe.tilts import TiltSeries
 
 STACKS = ("tilts", "even tilts", "odd tilts")
+# What records of averages name beside these.
+_VOLUMES = ("even", "odd")
 # Settings that say where the images are seen and how they are corrected; files are looked for, see `_found`.
 _KEPT = (
     "thickness", "bin", "pixel_size", "tilt_axis", "local_alignment", "ctf_state", "ctf", "voltage", "cs",
@@ -36,7 +38,14 @@ _KEPT = (
 )  # fmt: skip
 # What settings call the files that records name otherwise.
 _NAMED = {"ctf_file": "ctf", "dose": "dose"}
+# And what was found out or assumed, in the record of the CTF's correction.
+_OPTICS = {
+    "defocus_hand": "defocus_hand", "voltage": "voltage_kv", "cs": "spherical_aberration_mm",
+    "amplitude_contrast": "amplitude_contrast",
+}  # fmt: skip
 _SAME = 1e-3
+# Values of images that are kept once they are prepared: they are looked at, and then compared.
+_KEPT_VALUES = 1 << 27
 
 
 @dataclass(frozen=True)
@@ -47,19 +56,22 @@ class RecordedImages:
         series: prepared one by one when they are read, pixels as large as the volume's voxels, angles of its z.
         sections: their places in the stack, from 0.
         note: what was done to them, in words.
+        left_out: places of wanted images that the alignment leaves out.
     """
 
     series: TiltSeries
     sections: tuple[int, ...]
     note: str
+    left_out: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
 class _Prepared:
-    """Images ``(tilt, y, x)`` that are prepared when they are asked for."""
+    """Images ``(tilt, y, x)`` that are prepared when they are asked for; the last ones are kept."""
 
     run: ResolvedJob
     uneven: bool
+    kept: dict[int, NDArray[np.float32]] = field(default_factory=dict)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -73,8 +85,12 @@ class _Prepared:
         return 3
 
     def __getitem__(self, number: int, /) -> NDArray[np.float32]:
-        image = prepare_image(self.run.series, self.run.preparation, number)
-        return without_surface(image, surface_of(image)) if self.uneven else image
+        if number not in self.kept:
+            image = prepare_image(self.run.series, self.run.preparation, number)
+            self.kept[number] = without_surface(image, surface_of(image)) if self.uneven else image
+            for other in list(self.kept)[: -max(1, _KEPT_VALUES // image.size)]:
+                del self.kept[other]
+        return self.kept[number]
 
 
 def prepared_in_memory(record: Mapping[str, Any]) -> bool:
@@ -109,6 +125,11 @@ def recorded_images(
     record = _made_of(record)
     if not prepared_in_memory(record) or not _is_of(record, files[0]):
         return None
+    if not _part(record, "settings"):
+        raise InputError(
+            f"the volume's record, of an earlier version, does not tell how images of {files[0].name} were aligned; "
+            "denoise it anew, or compare with a stack that is aligned"
+        )
     found = _Files(record, tuple(dict.fromkeys(p.parent for p in (*files, *([] if volume is None else [volume])))))
     settings = _settings(record, found)
     angles = _part(record, "inputs").get("angles")
@@ -128,7 +149,7 @@ def recorded_images(
     series = TiltSeries(
         images, TiltGeometry(run.series.geometry.angles_deg, shape[1:], run.preparation.shifts), run.voxel_size_angstrom
     )
-    return RecordedImages(series, wanted, _told(run))
+    return RecordedImages(series, wanted, _told(run), tuple(sorted(set(sections) - set(wanted))))
 
 
 def _told(run: ResolvedJob) -> str:
@@ -147,7 +168,9 @@ def _part(record: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 def _made_of(record: Mapping[str, Any]) -> Mapping[str, Any]:
     """The record of a reconstruction: of a denoised volume that of what was denoised."""
     source = _part(record, "source")
-    return source if any(name in _part(source, "inputs") for name in STACKS) else record
+    if not any(name in _part(source, "inputs") for name in STACKS):
+        return record
+    return source if "settings" in source else {**source, "geometry": _part(record, "geometry")}
 
 
 def _is_of(record: Mapping[str, Any], stack: Path) -> bool:
@@ -202,6 +225,11 @@ class _Files:
                     f"{name}: the volume was made with another file than is there now; put that one back, or compare "
                     "with a stack that is aligned"
                 )
+        read = set(hashes.values())
+        for name in self._inputs:
+            entry = _part(self._inputs, name)
+            if name not in (*STACKS, *_VOLUMES) and not read & {entry.get(kind) for kind in ("sha256", "row_sha256")}:
+                self.of(name)  # tells that it is not there
 
 
 def _settings(record: Mapping[str, Any], found: _Files) -> ReconstructSettings:
@@ -209,9 +237,12 @@ def _settings(record: Mapping[str, Any], found: _Files) -> ReconstructSettings:
     kept = {name: told[name] for name in _KEPT if told.get(name) is not None}
     files = {name: str(found.of(name)) for name in alignment_files() if told.get(name) is not None}
     files |= {setting: str(found.of(name)) for setting, name in _NAMED.items() if found.has(name)}
-    hand = _part(_part(_part(record, "method"), "corrections"), "ctf").get("defocus_hand")
-    if hand in (1, -1) and kept.get("ctf", "none") != "none":
-        kept["defocus_hand"] = hand
+    corrections = _part(_part(record, "method"), "corrections")
+    ctf, weighed = _part(corrections, "ctf"), _part(corrections, "dose_weight")
+    if weighed.get("voltage_kv") is not None:
+        kept["voltage"] = weighed["voltage_kv"]
+    if kept.get("ctf", "none") != "none":
+        kept |= {setting: ctf[name] for setting, name in _OPTICS.items() if ctf.get(name) is not None}
     return ReconstructSettings.model_validate(
         {"method": "fbp", "fix_nonfinite": True, "device": "cpu", **kept, **files}
     )

@@ -17,8 +17,12 @@ from bent_projects import write_warp as bent_warp
 from command import call, good, refusal_of
 from plain_mrc import new_mrc
 from projects import make_project, write_imod
+from scipy.ndimage import gaussian_filter
 
+from cryolithe.evaluation.reprojection import _upright
+from cryolithe.files.hashing import file_sha256
 from cryolithe.formats import read_mrc
+from cryolithe.formats.record import source_of
 
 FBP = ("--method", "fbp", "--contrast", "bright", "--thickness", 32)
 LEFT_OUT = (6, 13)
@@ -130,6 +134,61 @@ def test_the_other_half_of_the_frames_is_aligned_as_this_one(tmp_path):
     assert found["use"] == "other frames"
     assert np.mean(found["correlation"]) > 0.7
     assert any("ts_ODD.mrc is aligned (ts.aln) in memory" in note for note in notes)
+
+
+@pytest.mark.parametrize("how", ["samba", "n2n", "n2n of halves"])
+def test_images_of_a_denoised_volume_are_aligned_as_those_of_what_was_denoised(how, tmp_path):
+    project, volume = reconstructed(tmp_path, "AreTomo")
+    there, _ = scores(volume, project.stack)
+    source = source_of([volume] if how != "n2n of halves" else [volume, volume])
+    record = json.loads(volume.with_suffix(".json").read_text())
+    volume.with_suffix(".json").write_text(json.dumps({**record, "inputs": {}, "settings": {}, "source": source}))
+    found, notes = scores(volume, project.stack, "--overwrite")
+    assert found["correlation"] == there["correlation"]
+    assert any("ts.mrc is aligned" in note for note in notes)
+    # Records of the version before kept the files alone.
+    older = {**record, "settings": None, "source": {"inputs": source["inputs"]}}
+    volume.with_suffix(".json").write_text(json.dumps(older))
+    words = ("evaluate", volume, "--tilts", project.stack, "--angles", project.folder / "ts.tlt", "--overwrite")
+    assert "does not tell how images of ts.mrc were aligned" in refusal_of(call(*words))
+
+
+@pytest.mark.slow
+def test_the_record_of_a_denoised_volume_keeps_how_images_were_aligned(tmp_path):
+    project, volume = reconstructed(tmp_path, "AreTomo")
+    there, _ = scores(volume, project.stack)
+    out = tmp_path / "v_n2n.mrc"
+    good("denoise", volume, "--method", "n2n", "-o", out, "--device", "cpu")
+    found, notes = scores(out, project.stack, "--overwrite")
+    assert found["angles_deg"] == there["angles_deg"]
+    assert found["held_out"] is True
+    assert min(found["correlation"]) > 0.4  # 0.14 of unaligned ones
+    assert any("ts.mrc is aligned" in note for note in notes)
+
+
+def test_a_file_that_is_gone_is_told_even_where_nothing_needs_it(tmp_path):
+    """What the .mdoc told of the microscope was recorded, and would be assumed without it."""
+    project, volume = reconstructed(tmp_path, "AreTomo")
+    beside = project.folder / "ts.mdoc"
+    beside.write_text("Voltage = 200\n")
+    record = json.loads(volume.with_suffix(".json").read_text())
+    record["inputs"]["microscope"] = {"path": str(beside), "sha256": file_sha256(beside)}
+    volume.with_suffix(".json").write_text(json.dumps(record))
+    beside.unlink()
+    words = ("evaluate", volume, "--tilts", project.stack, "--angles", project.folder / "ts.tlt")
+    assert "by ts.mdoc, which is not found" in refusal_of(call(*words))
+
+
+def test_named_images_that_the_alignment_leaves_out_are_told(tmp_path):
+    project, volume = reconstructed(tmp_path, "AreTomo")
+    found, notes = scores(volume, project.stack, "--held-out", f"1,{LEFT_OUT[0]}")
+    assert len(found["correlation"]) == 1
+    assert any("the alignment leaves out 1" in note for note in notes)
+
+
+def test_a_volume_that_was_turned_may_have_any_mean():
+    volume = gaussian_filter(np.random.default_rng(0).standard_normal((20, 40, 30)), 2).astype(np.float32)
+    np.testing.assert_allclose(_upright(volume + 7, 8.0), _upright(volume, 8.0), atol=1e-5)
 
 
 def test_a_stack_of_somebody_else_is_taken_as_it_is_and_that_is_told(tmp_path):

@@ -16,7 +16,7 @@ from cryolithe.projector.classical import fbp
 from cryolithe.reconstruction.confidence.members import choose_members, stack_of
 from cryolithe.reconstruction.images.prepared_stack import PreparedStack
 from cryolithe.reconstruction.slabwise.fusion import FusionCurve, curve_of_record
-from cryolithe.reconstruction.slabwise.lattice import lattice_part
+from cryolithe.reconstruction.slabwise.lattice import REACH, lattice_part
 from cryolithe.reconstruction.slabwise.orders import FEWEST_TILTS, LostOrder, lost_orders, lost_told
 
 ANGLES = tuple(float(a) for a in range(-60, 61, 3))
@@ -50,7 +50,7 @@ def test_what_is_kept_of_a_wave_is_told_where_it_is_little(frequency, kept):
     (order,) = orders
     assert order.kept == pytest.approx(kept, abs=0.1)
     assert order.period_px == pytest.approx(1 / math.hypot(*frequency), rel=0.08)
-    assert "a lattice" in lost_told(orders, 10.0, True)
+    assert "a lattice" in lost_told(orders, orders, False, 10.0)
 
 
 def test_a_lattice_of_a_corner_of_a_wide_part_is_found():
@@ -94,12 +94,23 @@ def test_an_order_is_told_once_by_its_direction():
     pair = torch.zeros(SHAPE), torch.from_numpy(crystal)
     orders = lost_orders([pair, pair], ANGLES)
     assert len(orders) == 3
-    told = lost_told(orders, 10.0, True)
-    for words in ("40 Å along x", "Å along y", "across x and y", "(0% of it kept)"):
+    told = lost_told(orders, orders, False, 10.0)
+    for words in (
+        "40 Å along x",
+        "Å along y",
+        "across x and y",
+        "(0% of it kept)",
+        "are taken from the back-projection.",
+    ):
         assert words in told
-    assert "4 voxels along x" in lost_told(orders, None, False)
-    assert "are taken from the back-projection" in told
-    assert "a pattern of the detector" in lost_told(orders, None, False)
+    assert "pattern of the detector" not in told
+    assert "a pattern of the detector, which looks the same" in lost_told(orders, orders, True, 10.0)
+    first = min(orders, key=lambda order: order.frequency_per_px[1])
+    one, others = lost_told(orders, [first], False, None).split(" are taken from the back-projection; ")
+    assert "4 voxels along x" in one
+    assert "along y" not in one
+    assert "along y" in others
+    assert "and stay weak" in others
 
 
 def test_the_record_holds_what_is_lost():
@@ -159,12 +170,30 @@ def test_orders_that_lie_close_are_taken_once():
     assert found[0] == pytest.approx(found[2], rel=1e-3)
 
 
-def test_rows_of_what_goes_around_are_those_of_the_whole():
-    images, geometry, _ = crystal_images([(0.0, 0.15, 0.1)])
-    part = lattice_part(images, geometry, SHAPE[0], (LostOrder((0.0, 0.15, 0.1), 0.0),))
-    whole = part.rows(0, SHAPE[1])
-    np.testing.assert_array_equal(part.rows(11, 7), whole[:, 11:18])
+@pytest.mark.parametrize("shape", [(96, 112), (333, 301), (400, 258)])
+def test_a_row_of_what_goes_around_is_the_same_in_slabs_of_any_height(shape):
+    geometry = TiltGeometry(ANGLES[::8], shape)
+    images = noise(3, (geometry.tilts, *shape)) + np.cos(0.3 * np.arange(shape[1])).astype(np.float32)
+    orders = tuple(LostOrder(place, 0.1) for place in ((0.0, 0.15, 0.1), (0.0, 0.2, 0.0), (0.02, -0.1, 0.15)))
+    part = lattice_part(images, geometry, 4, orders)  # so thin that all images show all
+    assert len(part.orders) == len(orders)
+    whole = part.rows(0, shape[0])
+    for height in (1, 3, 8, 16, 24):
+        for first in range(0, shape[0] - height, 61):
+            np.testing.assert_array_equal(part.rows(first, height), whole[:, first : first + height])
     np.testing.assert_array_equal(part.rows(-3, 5), np.concatenate([whole[:, 2::-1], whole[:, :2]], 1))
+
+
+def test_what_goes_around_is_what_images_hold_there():
+    """Against the definition: values of the whole transform, weighed, at k and -k."""
+    shape, order = (45, 52), LostOrder((0.0, 0.2, -0.1), 0.0)
+    geometry = TiltGeometry((0.0,), shape)
+    images = noise(3, (1, *shape))
+    made = lattice_part(images, geometry, 16, (order,)).rows(0, shape[0])[0]
+    y, x = np.meshgrid(*map(np.fft.fftfreq, shape), indexing="ij")
+    away = [np.hypot(y - sign * 0.2, x + sign * 0.1) / REACH for sign in (1, -1)]
+    weight = sum(0.5 + 0.5 * np.cos(np.pi * np.clip(2 * one - 1, 0, 1)) for one in away)
+    np.testing.assert_allclose(made, np.fft.ifft2(np.fft.fft2(images[0]) * weight).real, atol=1e-5)
 
 
 def test_a_pattern_of_the_detector_does_not_go_around():

@@ -15,6 +15,7 @@ from cryolithe.denoising.n2n.halves import MOST_APART, Half, HalfPair, contrast_
 from cryolithe.denoising.n2n.job import N2nJob
 from cryolithe.denoising.output import Target, choose_target
 from cryolithe.errors import InputError
+from cryolithe.formats.record import source_of
 from cryolithe.formats.volumes.volume_file import VolumeFile, open_volume_file
 from cryolithe.work.watcher import Listening, Watcher
 
@@ -73,9 +74,10 @@ class N2nView:
 
     def record(self) -> dict[str, Any]:
         """What the record tells of the halves."""
+        source = source_of([half.volume.path for half in self.halves])
         if self.pair is None:
-            return {"halves": None}
-        return {"halves": {**asdict(self.pair.found), "warnings": self.pair.warnings}}
+            return {"source": source, "halves": None}
+        return {"source": source, "halves": {**asdict(self.pair.found), "warnings": self.pair.warnings}}
 
 
 def check_together(job: N2nJob) -> None:

@@ -17,7 +17,7 @@ from cryolithe.denoising.scale import describe_planes, survey
 from cryolithe.errors import InputError, SettingsError
 from cryolithe.files.hashing import file_sha256
 from cryolithe.formats.reading import file_state
-from cryolithe.formats.record import read_record_beside
+from cryolithe.formats.record import source_of
 from cryolithe.formats.volumes.volume_file import VolumeFile, open_unturned
 from cryolithe.work.watcher import Watcher
 
@@ -141,14 +141,13 @@ class Resolved:
 
     def record(self) -> dict[str, Any]:
         """What the record tells of the input."""
-        source = read_record_beside(self.job.volume)
         return {
             "input": {
                 "path": self.job.volume,
                 "fingerprint": self.source.fingerprint(),
                 "notes": self.volume.notes,
             },
-            "source": {"inputs": source["inputs"]} if "inputs" in source else None,
+            "source": source_of([self.job.volume]),
         }
 
 

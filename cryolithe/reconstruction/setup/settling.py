@@ -123,8 +123,9 @@ def _with_fusion(run: ResolvedJob, stack: PreparedStack, plan: Plan, watcher: Wa
     )
     plan = {**plan, "fusion": curve.record()}
     if curve.lost:
-        taken = lattice_of(run, stack, plan) is not None
-        watcher.note(f"Warning: {lost_told(curve.lost, run.voxel_size_angstrom, taken)}")
+        part = lattice_of(run, stack, plan)
+        taken, in_all = ((), False) if part is None else (part.orders, part.in_all)
+        watcher.note(f"Warning: {lost_told(curve.lost, taken, in_all, run.voxel_size_angstrom)}")
     return plan
 
 

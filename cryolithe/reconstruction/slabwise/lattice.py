@@ -12,8 +12,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
+import scipy.fft
 from numpy.typing import NDArray
 
 from cryolithe.arrays.folding import symmetric
@@ -26,24 +28,26 @@ REACH = 0.03
 WAVES = 1.5
 # What stands in images that cannot show the order, as a part of what those have that can, is of the detector.
 MOST_ELSEWHERE = 0.25
+# Orders that are taken at most, those of which least is kept.
+MOST_ORDERS = 24
 
-Complex = NDArray[np.complex128]
+Complex = NDArray[np.complexfloating]
+Whole = NDArray[np.int64]
 
 
-@dataclass(frozen=True, eq=False)
-class Patch:
+class Patch(NamedTuple):
     """Some values of the spectrum of one image.
 
     Attributes:
         tilt: of which image.
-        y: their frequencies along y, cycles/px, shape ``(Y,)``.
+        y: their places along y in a transform of the image, may be negative, shape ``(Y,)``.
         x: likewise along x.
-        values: weighed, shape ``(Y, X)``.
+        values: shape ``(Y, X)``.
     """
 
     tilt: int
-    y: NDArray[np.float64]
-    x: NDArray[np.float64]
+    y: Whole
+    x: Whole
     values: Complex
 
 
@@ -52,45 +56,88 @@ class LatticePart:
     """What images show of lost orders.
 
     Attributes:
-        patches: of their spectra.
+        patches: of their spectra, weighed.
         tilts: number of images.
         image_shape: pixels ``(y, x)``.
+        orders: that are taken.
+        in_all: whether all images can show one of them, so that none tells whether it is of the detector.
     """
 
     patches: tuple[Patch, ...]
     tilts: int
     image_shape: tuple[int, int]
+    orders: tuple[LostOrder, ...]
+    in_all: bool
 
     def rows(self, first_row: int, rows: int) -> NDArray[np.float32]:
-        """Rows of all tilts, shape ``(tilts, rows, x)``; rows beyond the image mirror it."""
+        """Rows of all tilts, shape ``(tilts, rows, x)``; rows beyond the image mirror it.
+
+        A row has the same bytes whichever others are asked for.
+        """
         height, width = self.image_shape
-        made = np.zeros((self.tilts, rows, width), np.float32)
         places = symmetric(np.arange(first_row, first_row + rows), height)
-        for patch in self.patches:
-            waves = _waves(places, patch.y) @ patch.values @ _waves(np.arange(width), patch.x).T
-            made[patch.tilt] += 2 / (height * width) * waves.real
+        made = np.zeros((self.tilts, rows, width), np.float32)
+        for tilt in {patch.tilt for patch in self.patches}:
+            spectrum = np.zeros((rows, width // 2 + 1), np.complex128)
+            for patch in (one for one in self.patches if one.tilt == tilt):
+                waves = np.exp(2j * np.pi * np.outer(places, patch.y / height))
+                along_x = np.einsum("ry,yx->rx", waves, patch.values) / height
+                for column, place in enumerate(patch.x):
+                    # Values at k and -k are each other's conjugates, and count as one; at 0 both are the same value.
+                    value = along_x[:, column] if place >= 0 else along_x[:, column].conj()
+                    spectrum[:, abs(place)] += value if place else 2 * value.real
+            made[tilt] = scipy.fft.irfft(spectrum, width, axis=1)
         return made
 
 
 def lattice_part(
     images: NDArray[np.float32], geometry: TiltGeometry, depth: int, orders: Sequence[LostOrder]
 ) -> LatticePart | None:
-    """What images show of orders that a network loses; None for nothing, or for a pattern of the detector.
+    """What images show of orders that a network loses; None for nothing.
+
+    An order that stands in images which cannot show it is a pattern of the detector and is not taken. Where all can,
+    as those along y, nothing tells that.
 
     Args:
         images: prepared, shape ``(tilts, y, x)``.
         geometry: of them.
         depth: voxels of the volume along z.
-        orders: which are lost, and how much of each is kept.
+        orders: which are lost, and how much of each is kept, the least first.
     """
-    patches: list[Patch] = []
-    done: list[LostOrder] = []
-    for order in orders:
-        found = _patches(images, geometry, depth, order, done)
-        if found and _elsewhere(images, geometry, depth, order) <= MOST_ELSEWHERE:
-            patches += found
-            done.append(order)
-    return LatticePart(tuple(patches), geometry.tilts, geometry.image_shape) if patches else None
+    orders = tuple(orders)[:MOST_ORDERS]
+    shape, angles = geometry.image_shape, geometry.angles_rad
+    can = np.array([[_seen(order, angle)[2] <= WAVES / depth for angle in angles] for order in orders])
+    power = np.zeros(can.shape)
+    patches: dict[tuple[int, int], Patch] = {}
+    for tilt, angle in enumerate(angles):
+        spectrum = scipy.fft.rfft2(np.asarray(images[tilt], dtype=np.float32))
+        for number, order in enumerate(orders):
+            y, x, _ = _seen(order, angle)
+            if can[number, tilt]:
+                patch = patches[number, tilt] = _patch(spectrum, shape, tilt, (y, x))
+                power[number, tilt] = float(np.abs(patch.values).max() ** 2)
+            else:  # where it would stand if it were in all images alike
+                x = math.hypot(order.frequency_per_px[0], order.frequency_per_px[2])
+                looks = [_patch(spectrum, shape, tilt, place) for place in ((y, x), (y, -x))]
+                power[number, tilt] = max(float(np.abs(look.values).max() ** 2) for look in looks)
+    taken = [number for number in range(len(orders)) if _of_specimen(power[number], can[number])]
+    if not taken:
+        return None
+    weighed = []
+    for place, number in enumerate(taken):
+        others = [orders[other] for other in taken[:place]]
+        for tilt in np.flatnonzero(can[number]).tolist():
+            patch = patches[number, tilt]
+            weight = _own_weight(patch, orders[number], others, (angles[tilt], depth), shape)
+            weighed.append(patch._replace(values=(1 - max(orders[number].kept, 0)) * weight * patch.values))
+    in_all = any(bool(can[number].all()) for number in taken)
+    return LatticePart(tuple(weighed), geometry.tilts, shape, tuple(orders[number] for number in taken), in_all)
+
+
+def _of_specimen(power: NDArray[np.float64], can: NDArray[np.bool_]) -> bool:
+    if not can.any():
+        return False
+    return bool(can.all() or np.median(power[~can]) <= MOST_ELSEWHERE * power[can].max())
 
 
 def _seen(order: LostOrder, angle_rad: float) -> tuple[float, float, float]:
@@ -100,65 +147,46 @@ def _seen(order: LostOrder, angle_rad: float) -> tuple[float, float, float]:
     return y, x * c + z * s, abs(z * c - x * s)
 
 
-def _patches(
-    images: NDArray[np.float32], geometry: TiltGeometry, depth: int, order: LostOrder, done: Sequence[LostOrder]
-) -> list[Patch]:
-    """About an order, without what orders that are done have already."""
-    height, width = geometry.image_shape
-    found = []
-    for tilt, angle in enumerate(geometry.angles_rad):
-        y, x, away = _seen(order, angle)
-        if away > WAVES / depth:
-            continue
-        along_y, along_x = _near(y, height), _near(x, width)
-        weight = _weights(along_y, along_x, y, x)
-        for other in done:
-            there_y, there_x, far = _seen(other, angle)
-            if far <= WAVES / depth:
-                taken = [_weights(along_y, along_x, sign * there_y, sign * there_x) for sign in (1, -1)]
-                weight = np.maximum(weight - np.maximum(*taken), 0)
-        weight *= 1 - max(order.kept, 0)
-        values = weight * _values(np.asarray(images[tilt]), along_y, along_x)
-        found.append(Patch(tilt, along_y, along_x, values))
-    return found
+def _patch(spectrum: Complex, shape: tuple[int, int], tilt: int, place: tuple[float, float]) -> Patch:
+    """Values within reach of a place in the half spectrum of an image."""
+    y, x = (_near(frequency, size) for frequency, size in zip(place, shape, strict=True))
+    rows, columns = y[:, None] % shape[0], x[None, :]
+    mirrored = spectrum[-y[:, None] % shape[0], np.abs(columns)].conj()
+    return Patch(tilt, y, x, np.where(columns < 0, mirrored, spectrum[rows, np.abs(columns)]))
 
 
-def _elsewhere(images: NDArray[np.float32], geometry: TiltGeometry, depth: int, order: LostOrder) -> float:
-    """Power where images would show an order that cannot, as a part of that of images that can."""
-    height, width = geometry.image_shape
-    seen = [_seen(order, angle) for angle in geometry.angles_rad]
-    there, can = np.empty(len(seen)), np.array([away <= WAVES / depth for _, _, away in seen])
-    z, y, x = order.frequency_per_px
-    x = math.hypot(z, x)
-    for tilt, (own_y, own_x, _) in enumerate(seen):
-        places = [(own_y, own_x)] if can[tilt] else [(y, x), (y, -x)]
-        image = np.asarray(images[tilt])
-        there[tilt] = max(
-            float(np.abs(_values(image, _near(b, height), _near(a, width))).max() ** 2) for b, a in places
-        )
-    if can.all():
-        return 0.0
-    return float(np.median(there[~can]) / max(there[can].max(), 1e-30))
-
-
-def _near(frequency: float, size: int) -> NDArray[np.float64]:
-    """Frequencies of a transform of ``size`` values within reach of one."""
+def _near(frequency: float, size: int) -> Whole:
+    """Places in a transform of ``size`` values within reach of a frequency; between 0 and Nyquist, either way."""
     first, last = math.ceil((frequency - REACH) * size), math.floor((frequency + REACH) * size)
-    return np.arange(first, max(last, first) + 1) / size
+    most = (size - 1) // 2
+    return np.unique(np.clip(np.arange(first, max(last, first) + 1), -most, most))
 
 
-def _weights(along_y: NDArray[np.float64], along_x: NDArray[np.float64], y: float, x: float) -> NDArray[np.float64]:
+def _own_weight(
+    patch: Patch, order: LostOrder, others: Sequence[LostOrder], seen: tuple[float, int], shape: tuple[int, int]
+) -> NDArray[np.float64]:
+    """About an order, without what others have already.
+
+    Args:
+        patch: of the order.
+        order: which.
+        others: that come before it.
+        seen: tilt of the image in radians, and depth of the volume.
+        shape: of the image.
+    """
+    angle_rad, depth = seen
+    frequencies = patch.y / shape[0], patch.x / shape[1]
+    y, x, _ = _seen(order, angle_rad)
+    weight = _weights(frequencies, y, x)
+    for other in others:
+        there_y, there_x, away = _seen(other, angle_rad)
+        if away <= WAVES / depth:
+            taken = [_weights(frequencies, sign * there_y, sign * there_x) for sign in (1, -1)]
+            weight = np.maximum(weight - np.maximum(*taken), 0)
+    return weight
+
+
+def _weights(at: tuple[NDArray[np.float64], NDArray[np.float64]], y: float, x: float) -> NDArray[np.float64]:
     """1 within half of the reach of an order, falling to 0 at all of it."""
-    away = np.hypot(along_y[:, None] - y, along_x - x) / REACH
+    away = np.hypot(at[0][:, None] - y, at[1] - x) / REACH
     return np.asarray(0.5 + 0.5 * np.cos(np.pi * np.clip(2 * away - 1, 0, 1)))
-
-
-def _waves(places: NDArray[np.integer], frequencies: NDArray[np.float64]) -> Complex:
-    """Shape ``(places, frequencies)``."""
-    return np.asarray(np.exp(2j * np.pi * np.outer(places, frequencies)))
-
-
-def _values(image: NDArray[np.float32], along_y: NDArray[np.float64], along_x: NDArray[np.float64]) -> Complex:
-    """The spectrum of an image ``(y, x)`` at some frequencies."""
-    y, x = (_waves(np.arange(size), values) for size, values in zip(image.shape, (along_y, along_x), strict=True))
-    return np.asarray(y.conj().T @ image.astype(np.float64) @ x.conj())

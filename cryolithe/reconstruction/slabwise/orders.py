@@ -85,29 +85,37 @@ def lost_orders(
     return tuple(distinct)
 
 
-def lost_told(orders: Sequence[LostOrder], voxel_size_angstrom: float | None, taken: bool) -> str:
+def lost_told(
+    orders: Sequence[LostOrder], taken: Sequence[LostOrder], in_all: bool, voxel_size_angstrom: float | None
+) -> str:
     """What to tell of lost orders, of which there are some.
 
     Args:
         orders: which.
+        taken: those of them that are taken from filtered back-projection.
+        in_all: whether all images can show one of these.
         voxel_size_angstrom: edge of a voxel, or None.
-        taken: whether they are taken from filtered back-projection.
     """
+    groups = [[order for order in orders if (order in taken) is whether] for whether in (True, False)]
+    doubt = " (or of a pattern of the detector, which looks the same where all images can show it)" if in_all else ""
+    ends = (
+        f" are taken from the back-projection{doubt}",
+        " stand in all images alike, as a pattern of the detector does, or are too many, and stay weak",
+    )
+    told = [f"{_listed(group, voxel_size_angstrom)}{end}" for group, end in zip(groups, ends, strict=True) if group]
+    return (
+        f"filtered back-projection shows orders of a lattice of which the network draws little: {'; '.join(told)}. "
+        "Others of a crystal may be weakened: compare with --method fbp."
+    )
+
+
+def _listed(orders: Sequence[LostOrder], voxel_size_angstrom: float | None) -> str:
     size, unit = (voxel_size_angstrom, "Å") if voxel_size_angstrom else (1.0, "voxels")
     shown = ", ".join(
         f"{order.period_px * size:.3g} {unit} {_direction(order)} ({max(order.kept, 0):.0%} of it kept)"
         for order in orders[:_MOST_TOLD]
     )
-    more = f" and {len(orders) - _MOST_TOLD} more" if len(orders) > _MOST_TOLD else ""
-    then = (
-        "these orders are taken from the back-projection; others of a crystal may be weakened"
-        if taken
-        else "they stand in all images alike, as a pattern of the detector does, and stay weak"
-    )
-    return (
-        f"filtered back-projection shows a lattice of which the network draws little: {shown}{more}; {then}: compare "
-        "with --method fbp."
-    )
+    return f"{shown} and {len(orders) - _MOST_TOLD} more" if len(orders) > _MOST_TOLD else shown
 
 
 def _direction(order: LostOrder) -> str:
@@ -134,20 +142,21 @@ def _pieces(shape: Sequence[int]) -> list[tuple[slice, slice, slice]]:
 def _lost(ours: Floats, back: Floats, angles_deg: tuple[float, ...]) -> list[LostOrder]:
     if min(back.shape) <= 2 * _FAR:
         return []
-    weights = functools.reduce(np.multiply, (fade(size, axis).numpy() for axis, size in enumerate(back.shape)))
-    theirs = scipy.fft.fftn((back - back.mean(dtype=np.float64)) * weights.astype(np.float32))
+    fades = (fade(size, axis).numpy().astype(np.float32) for axis, size in enumerate(back.shape))
+    weights = functools.reduce(np.multiply, fades)
+    theirs = scipy.fft.fftn((back - np.float32(back.mean(dtype=np.float64))) * weights)
     z, y, x = np.meshgrid(*map(np.fft.fftfreq, back.shape), indexing="ij", sparse=True)
     measured = np.broadcast_to(measured_region(angles_deg, z, x, back.shape[0]), back.shape).astype(np.float32)
     power = (theirs.real**2 + theirs.imag**2) * measured
     about = _between(power) / np.maximum(_between(measured), 1.0)
-    radius = np.sqrt(z**2 + y**2 + x**2)
+    radius = np.sqrt(z**2 + y**2 + x**2).astype(np.float32)
     # Each peak stands there twice, at k and -k.
     half = (x > 0) | ((x == 0) & ((y > 0) | ((y == 0) & (z > 0))))
     high = (power > OUT_OF_NOISE * about) & (measured > 0.9) & (radius > _LEAST) & (radius < _MOST) & half
     if not high.any():
         return []
     high &= power == scipy.ndimage.maximum_filter(power, 2 * _NEAR + 3, mode="wrap")
-    made = scipy.fft.fftn((ours - ours.mean(dtype=np.float64)) * weights.astype(np.float32))
+    made = scipy.fft.fftn((ours - np.float32(ours.mean(dtype=np.float64))) * weights)
     common = _box((made * theirs.conj()).real, _NEAR) / np.maximum(_box(np.abs(theirs) ** 2, _NEAR), 1e-30)
     places = np.argwhere(high)
     orders = [
