@@ -153,7 +153,7 @@ def test_relions_list_tells_defocus_and_dose_of_each_series(tiny, tmp_path, gath
     assert [one["name"] for one in work.card["series"]] == ["TS_1", "TS_2"]
     said = " ".join(result.stderr.split())
     for number, told in enumerate(work.card["series"], 1):
-        assert told["corrections"]["ctf"]["file"] == f"TS_{number}.star"
+        assert told["corrections"]["ctf"]["file"] == "tilt_series.star"
         assert f"Note on TS_{number}: dose weighting: images after {number} to {45 + number} e/Å²" in said
         assert (
             f"Note on TS_{number}: CTF: phases flipped in strips along the tilt axis, defocus {1.95 + number:.3g} to"

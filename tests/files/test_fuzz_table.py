@@ -31,6 +31,8 @@ LEFT_OUT = {
     "denoising/n2n/train.py load_state": "by read_state and restore",
     "denoising/samba/training.py load_state": "by read_state and restore",
     "evaluation/inputs.py open_checked": "as open_volume, which reads what this opens",
+    "evaluation/tilt_images.py open_images": "a stack and its angles, by the readers of those, as the record tells",
+    "formats/microscope/ctf_files.py read_with": "tables of RELION, as read_star reads them",
     "portals/copick_project.py open_project": "the library copick reads it; all that it raises is told in one line",
     "training/sources.py open_pairs_source": "pairs, each as open_pair opens one",
 }

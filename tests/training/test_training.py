@@ -126,7 +126,7 @@ def test_a_configuration_that_is_not_there_is_refused(tmp_path):
     [
         ("network: {kind: RowSet, chanels: 3}", r"unknown key 'chanels' .* \(did you mean 'channels'\?\)"),
         ("network: {kind: Transformer}", "unknown network kind 'Transformer'"),
-        ("network: {rows: 5}", "unknown network kind None"),
+        ("network: {rows: 5}", "a network configuration lacks its 'kind'; give RowSet or SliceSet"),
     ],
 )
 def test_a_network_that_does_not_fit_is_refused_before_training(config_file, text, line):
