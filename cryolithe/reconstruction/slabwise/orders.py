@@ -23,9 +23,9 @@ from cryolithe.reconstruction.slabwise.part_spectra import fade
 from cryolithe.reconstruction.slabwise.planes import measured_region
 
 # A peak stands out of what is about it, from one to another distance in voxels of Fourier space, by so many times.
-# Noise reaches 15 among a million voxels, gold, membranes, bundles and spokes of seven tilts 70; lattices have 100 to
-# 1200.
-OUT_OF_NOISE = 100.0
+# Noise reaches 15 among a million voxels, gold, membranes and bundles less than 60, spokes of seven tilts 70; lattices
+# have 70 to 1200.
+OUT_OF_NOISE = 70.0
 _NEAR, _FAR = 1, 4
 # Of the amplitude that filtered back-projection shows: less is told. Networks make more of what they know than it does.
 MOST_LOST = 0.5
