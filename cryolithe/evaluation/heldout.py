@@ -17,7 +17,7 @@ import numpy as np
 
 from cryolithe.errors import SettingsError
 from cryolithe.files.hashing import file_sha256
-from cryolithe.formats.series_names import half_of
+from cryolithe.formats.series_names import is_other_half
 
 # "seen": the volume was made from these images; "other frames": from other frames of the same tilts.
 Use = Literal["held out", "seen", "other frames", "unknown"]
@@ -156,7 +156,7 @@ def used_images(record: Mapping[str, Any], stack: Path | None, angles_deg: Seque
     shape = geometry.get("stack_shape")
     count = shape[0] if isinstance(shape, list) and shape else None
     if indexed and count == len(angles_deg) and _fit([angles_deg[n] for n in sections], recorded):
-        if len(stacks) == 1 and stack is not None and _sibling(Path(stacks[0][0]).name, stack.name):
+        if len(stacks) == 1 and stack is not None and is_other_half(Path(stacks[0][0]).name, stack.name):
             return Used(
                 frozenset(sections), "the volume's record names the other half of these frames: its noise is another, "
                 "its tilts are the same", other_frames=True,
@@ -216,12 +216,6 @@ def _stacks(record: Mapping[str, Any]) -> list[tuple[str, str]]:
         for name, entry in found.items()
         if isinstance(entry, Mapping) and name in ("tilts", "even tilts", "odd tilts")
     ]
-
-
-def _sibling(a: str, b: str) -> bool:
-    """Whether two names are those of the two halves of one stack."""
-    one, other = half_of(a), half_of(b)
-    return one is not None and other is not None and one.other == other
 
 
 def _numbers(values: Any) -> list[float]:

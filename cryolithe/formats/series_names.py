@@ -61,6 +61,12 @@ class Half:
         return self.before + self.after if self.before else self.after[1:]
 
 
+def is_other_half(a: str, b: str) -> bool:
+    """Whether two names are those of the two halves of one stack."""
+    one, other = half_of(a), half_of(b)
+    return one is not None and other is not None and one.other == other
+
+
 def half_of(name: str) -> Half | None:
     """Which half a name says; of several words for halves the last one counts.
 

@@ -19,7 +19,8 @@ from cryolithe.errors import InputError
 from cryolithe.files.hashing import file_sha256
 from cryolithe.files.names import is_file
 from cryolithe.formats.alignment.alignments import alignment_files
-from cryolithe.formats.series_names import half_of
+from cryolithe.formats.reading import Reading
+from cryolithe.formats.series_names import is_other_half
 from cryolithe.geometry import TiltGeometry
 from cryolithe.reconstruction.images.evenness import surface_of, without_surface
 from cryolithe.reconstruction.images.preparation import prepare_image
@@ -123,7 +124,8 @@ def recorded_images(
         InputError: if a file that the record names is not found as it was, or an alignment has none of the images.
     """
     record = _made_of(record)
-    if not prepared_in_memory(record) or not _is_of(record, files[0]):
+    reading = Reading()  # a stack is hashed once
+    if not prepared_in_memory(record) or not _is_of(record, files[0], reading):
         return None
     if not _part(record, "settings"):
         raise InputError(
@@ -133,7 +135,7 @@ def recorded_images(
     found = _Files(record, tuple(dict.fromkeys(p.parent for p in (*files, *([] if volume is None else [volume])))))
     settings = _settings(record, found)
     angles = _part(record, "inputs").get("angles")
-    job = Job(files[0], found.of("angles", files[1]) if angles else None, volume or files[0], settings)
+    job = Job(files[0], found.of("angles", files[1]) if angles else None, volume or files[0], settings, reading=reading)
     run = resolve(job)
     found.refuse_others(run.files.hashes() | run.files.row_hashes())
     _refuse_elsewhere(run, record)
@@ -173,14 +175,12 @@ def _made_of(record: Mapping[str, Any]) -> Mapping[str, Any]:
     return source if "settings" in source else {**source, "geometry": _part(record, "geometry")}
 
 
-def _is_of(record: Mapping[str, Any], stack: Path) -> bool:
+def _is_of(record: Mapping[str, Any], stack: Path, reading: Reading) -> bool:
     """Whether a stack is one that a record names, or the other half of its frames."""
     known = [entry for name in STACKS if (entry := _part(_part(record, "inputs"), name))]
-    if file_sha256(stack) in {entry.get("sha256") for entry in known}:
+    if reading.sha256(stack) in {entry.get("sha256") for entry in known}:
         return True
-    half = half_of(stack.name)
-    others = [half_of(Path(str(entry.get("path"))).name) for entry in known]
-    return half is not None and any(other is not None and half.other == other for other in others)
+    return any(is_other_half(stack.name, Path(str(entry.get("path"))).name) for entry in known)
 
 
 class _Files:

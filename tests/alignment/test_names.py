@@ -13,9 +13,15 @@ from tiny_series import made, refused
 from cryolithe.cli.halves import default_output
 from cryolithe.curation.candidates import _tomograms
 from cryolithe.errors import FileFormatError, InputError
-from cryolithe.evaluation.heldout import _sibling
 from cryolithe.formats.particles.star import Particle, read_positions, write_particles
-from cryolithe.formats.series_names import half_of, matching_name, possible_names, tells_series, without_half
+from cryolithe.formats.series_names import (
+    half_of,
+    is_other_half,
+    matching_name,
+    possible_names,
+    tells_series,
+    without_half,
+)
 from cryolithe.formats.star_tables import read_star
 
 FBP = ("--method", "fbp", "--thickness", DEPTH)
@@ -86,8 +92,8 @@ def test_one_rule_tells_the_names_of_halves(words, form):
     for name in names:
         assert "TS_01" in possible_names(f"{name}.mrc")
         assert default_output(Path(f"{name}.mrc.gz")) == Path(f"{whole}_rec.mrc")
-    assert _sibling(*(f"{name}.mrc" for name in names))
-    assert not _sibling(f"{names[0]}.mrc", f"{names[0]}.mrc")
+    assert is_other_half(*(f"{name}.mrc" for name in names))
+    assert not is_other_half(f"{names[0]}.mrc", f"{names[0]}.mrc")
     (found,) = _tomograms([Path(f"{name}.mrc") for name in names])
     assert (found.name, found.remark) == (whole, None)
 

@@ -11,10 +11,9 @@ import torch
 from cryolithe.projector import make_projector
 from cryolithe.projector.classical import sirt_margin_px
 from cryolithe.reconstruction.images.layers import layered_fbp
-from cryolithe.reconstruction.images.prepared_stack import PreparedStack, images_of
+from cryolithe.reconstruction.images.prepared_stack import PreparedStack, ReadRows, images_of
 from cryolithe.reconstruction.jobs.job import ResolvedJob
 from cryolithe.reconstruction.setup.looking import planned_polarity
-from cryolithe.reconstruction.slabwise.fusion import SlowRows
 from cryolithe.reconstruction.slabwise.lattice import LatticePart, lattice_part
 from cryolithe.reconstruction.slabwise.methods import Compute, FbpMethod, SirtMethod, SlabMethod
 from cryolithe.reconstruction.slabwise.mixing import (
@@ -56,7 +55,7 @@ def lattice_of(run: ResolvedJob, stack: PreparedStack, plan: dict[str, Any]) -> 
     return lattice_part(images_of(stack.base), stack.base.geometry, run.grid.shape[0], curve.lost)
 
 
-def _around(run: ResolvedJob, stack: PreparedStack, plan: dict[str, Any]) -> SlowRows | None:
+def _around(run: ResolvedJob, stack: PreparedStack, plan: dict[str, Any]) -> ReadRows | None:
     """What goes around the network, in its units: what changes slowly, and orders of a lattice that it loses."""
     scale, lattice = volume_scale(run, plan, stack), lattice_of(run, stack, plan)
     slow = None if stack.slow is None else partial(slow_rows_of, stack, scale)

@@ -17,7 +17,7 @@ Where a series has much that changes slowly across images, V gets F of that, too
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,12 +29,10 @@ from cryolithe.arrays.spectra import times_counted
 from cryolithe.filters import extend_rows, padded_length, parts_of, ramp_response
 from cryolithe.projector import Projector, by_bands
 from cryolithe.projector.classical import WINDOW, fbp
+from cryolithe.reconstruction.images.prepared_stack import ReadRows
 from cryolithe.reconstruction.slabwise.orders import LostOrder
 from cryolithe.reconstruction.slabwise.part_spectra import frequencies_of, spectrum_of
 from cryolithe.reconstruction.slabwise.planes import PlaneFilter, measured_region
-
-# (first row, rows) -> shape (tilts, rows, X)
-SlowRows = Callable[[int, int], torch.Tensor]
 
 # Shells between zero and Nyquist in which amplitudes are compared.
 SHELLS = 24
@@ -87,10 +85,11 @@ class Fusion:
         curve: how much of it, how strong.
         projector: geometry and slices of the volume, and the device.
         slow: gives rows, from a first one on, of what goes around the network (see
-            `cryolithe.reconstruction.images.slow`), in the units of the network's; None for nothing.
+            `cryolithe.reconstruction.images.slow` and `cryolithe.reconstruction.slabwise.lattice`), in the units of the
+            network's; None for nothing.
     """
 
-    def __init__(self, curve: FusionCurve, projector: Projector, slow: SlowRows | None = None) -> None:
+    def __init__(self, curve: FusionCurve, projector: Projector, slow: ReadRows | None = None) -> None:
         self.curve, self.projector, self.slow = curve, projector, slow
         self.halo_px = REACH_PX
         length = padded_length(projector.geometry.image_shape[1])

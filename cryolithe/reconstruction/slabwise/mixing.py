@@ -16,10 +16,10 @@ from cryolithe.geometry import TiltGeometry, VolumeGrid
 from cryolithe.machine.device import made_there_or_on_cpu
 from cryolithe.projector import by_bands, make_projector
 from cryolithe.projector.classical import WINDOW
+from cryolithe.reconstruction.images.prepared_stack import ReadRows
 from cryolithe.reconstruction.slabwise.fusion import (
     Fusion,
     FusionCurve,
-    SlowRows,
     curve_of_record,
     match_amplitudes,
     part_starts,
@@ -264,7 +264,7 @@ def finished_method(
     geometry: TiltGeometry,
     grid: VolumeGrid,
     trust: WedgeTrust | None = None,
-    slow: SlowRows | None = None,
+    slow: ReadRows | None = None,
 ) -> NetworkMethod:
     """A network's method with its missing wedge as far as it is trusted and filtered back-projection mixed in.
 
