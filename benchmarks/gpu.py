@@ -201,7 +201,7 @@ def summary(measured: dict[str, Any]) -> dict[str, Any]:
     for part in ("cold", "warm", "compute"):
         if part in measured:
             one = measured[part]
-            found[part] = one["failed"] if "failed" in one else round(one["seconds"], 3)
+            found[part] = one["failed"] if "failed" in one else round(one["seconds"], 6)
             found[f"{part}: stages"] = one.get("stages")
             found[f"{part}: peak GB"] = round(one.get("gpu_peak_bytes", 0) / 1e9, 2)
     if "predicted_bytes" in measured.get("compute", {}):
