@@ -11,6 +11,7 @@ from cryolithe.arrays.spectra import middle
 from cryolithe.artefacts.borders import without_border
 from cryolithe.artefacts.fixed_pattern import MOST_PX, shared_pattern
 from cryolithe.formats.volumes.pages import release_pages
+from cryolithe.reconstruction.evidence.aligned_before import aligned_before_warnings
 from cryolithe.reconstruction.evidence.angle_order import order_warnings
 from cryolithe.reconstruction.evidence.common_lines import coarse_images, line_warnings
 from cryolithe.reconstruction.evidence.noise_alone import noise_warnings
@@ -27,18 +28,22 @@ MOST_IMAGES, LEAST_RANGE_DEG = 12, 30.0
 LEAST_PATTERN = 0.05
 
 
-def stack_notes(stack: PreparedStack, numbers: Sequence[int], depth: int) -> tuple[str, ...]:
-    """Lines for the user: of another order than the angles, another tilt axis, images not aligned, noise alone,
-    surfaces taken out.
+def stack_notes(
+    stack: PreparedStack, numbers: Sequence[int], depth: int, moved: TiltSeries | None = None
+) -> tuple[str, ...]:
+    """Lines for the user: of another order than the angles, another tilt axis, images not aligned or aligned before,
+    noise alone, surfaces taken out.
 
     Args:
         stack: the images.
         numbers: of each image in its file, from 1.
         depth: voxels along z of the volume.
+        moved: the series as it was read, where an alignment moves or turns its images (`moves_images`).
     """
     images, binning = coarse_images(stack)
     # Where a few are moved, all seem less aligned; where they are in another order, none lies where others put it.
-    found = order_warnings(stack, numbers) or stray_warnings(stack, numbers, images, binning, depth)
+    found = order_warnings(stack, numbers) or (aligned_before_warnings(moved, images) if moved is not None else ())
+    found = found or stray_warnings(stack, numbers, images, binning, depth)
     found = found or line_warnings(stack, images, binning) or noise_warnings(stack, images, binning, depth)
     warnings = tuple(f"Warning: {text}" for text in found)
     if not stack.unevenness:

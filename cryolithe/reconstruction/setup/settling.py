@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from cryolithe.geometry import TiltGeometry, VolumeGrid
 from cryolithe.known import Known
+from cryolithe.reconstruction.evidence.aligned_before import moves_images
 from cryolithe.reconstruction.evidence.stack_notes import series_notes, stack_notes
 from cryolithe.reconstruction.images.prepared_stack import PreparedStack
 from cryolithe.reconstruction.images.slow import LEAST_WAVE_PX, SlowPart
@@ -65,7 +66,8 @@ def settled(
         watcher: told what is done, found and assumed.
         keep: given the line whenever more of it is known.
     """
-    for note in (*series_notes(run.series), *stack_notes(stack, run.series.numbers, run.grid.shape[0])):
+    moved = run.series if moves_images(run.preparation) else None
+    for note in (*series_notes(run.series), *stack_notes(stack, run.series.numbers, run.grid.shape[0], moved)):
         watcher.note(note)
     if stack.unevenness:
         plan = {**plan, "unevenness": round(stack.unevenness, 4)}
