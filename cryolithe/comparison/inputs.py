@@ -27,9 +27,9 @@ from cryolithe.evaluation.inputs import (
 )
 from cryolithe.evaluation.pair_doubts import Looks, doubts_about
 from cryolithe.evaluation.picking import DIAMETER_ANGSTROM
-from cryolithe.evaluation.positions import turned_over_told
+from cryolithe.evaluation.positions import turned_told
 from cryolithe.formats.particles.star import read_positions
-from cryolithe.formats.record import read_record_beside
+from cryolithe.formats.record import read_record_beside, recorded_angles_deg
 from cryolithe.formats.volumes.volume_file import NAMED_REC
 from cryolithe.geometry import check_tilt_range
 from cryolithe.metrics import check_volume
@@ -162,10 +162,8 @@ def parse_range(text: str) -> tuple[float, float]:
 
 
 def _recorded_range(source: VolumeSource) -> tuple[tuple[float, float], str]:
-    told = read_record_beside(source.halves[0]).get("geometry")
-    angles = told.get("tilt_angles_deg", ()) if isinstance(told, dict) else ()
-    if isinstance(angles, list) and len(angles) > 1 and all(isinstance(a, int | float) for a in angles):
-        low, high = float(min(angles)), float(max(angles))
+    if angles := recorded_angles_deg(read_record_beside(source.halves[0])):
+        low, high = min(angles), max(angles)
         if -90 <= low < high <= 90:
             return (low, high), f"Tilt range {low:g}° to {high:g}°, from the record of {source.halves[0].name}."
     return DEFAULT_TILT_RANGE, "Tilt range of ±60° assumed, as neither --tilt-range nor a record tells it."
@@ -282,7 +280,7 @@ def _target(source: Source, seen: Seen, options: Mapping[str, Any], told: tuple[
         )
     positions = read_positions(particles, seen.shape, voxel, source.name)
     places, inside = positions.position_px, positions.inside(seen.shape)
-    notes += [*positions.notes, *positions.outside_told(seen.shape), *turned_over_told(particles, _made_as(source))]
+    notes += [*positions.notes, *positions.outside_told(seen.shape), *turned_told(particles, _made_as(source))]
     if options.get("kind") is not None:
         of_kind = np.array([kind == options["kind"] for kind in positions.kinds])
         if not of_kind.any():

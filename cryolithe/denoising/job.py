@@ -14,7 +14,7 @@ import torch
 from cryolithe.denoising.figures import check_figure_name
 from cryolithe.errors import OutputError
 from cryolithe.formats.files import refuse_existing, refuse_nameless
-from cryolithe.formats.record import changed_input, read_record_beside
+from cryolithe.formats.record import changed_input, part_of, read_record_beside
 
 UNTRAINED = "is for the training, and finished weights are used here; leave it out, or give --train-minutes"
 
@@ -181,8 +181,7 @@ def made_before(job: Job, item: Item) -> str | None:
     if name := changed_input(record, item.inputs):
         path = item.inputs.get(name)
         return f"it was made of another {path.name if path else name} than the one that is there now"
-    before = record.get("choices")
-    before = before if isinstance(before, dict) else {}
+    before = part_of(record, "choices")
     for name, value in job.choices.items():
         if name not in before or before[name] != value:
             return f"it was made with other settings ({name.replace('_', '-')} {before.get(name)} instead of {value})"
@@ -191,9 +190,7 @@ def made_before(job: Job, item: Item) -> str | None:
 
 def made_with(item: Item) -> str | None:
     """SHA-256 of the weights that an output was made with, by its record."""
-    method = read_record_beside(item.output).get("method")
-    weights = method.get("weights") if isinstance(method, dict) else None
-    found = weights.get("sha256") if isinstance(weights, dict) else None
+    found = part_of(read_record_beside(item.output), "method", "weights").get("sha256")
     return found if isinstance(found, str) else None
 
 

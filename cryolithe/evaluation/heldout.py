@@ -17,6 +17,7 @@ import numpy as np
 
 from cryolithe.errors import SettingsError
 from cryolithe.files.hashing import file_sha256
+from cryolithe.formats.record import part_of, z_reversed
 from cryolithe.formats.series_names import is_other_half
 
 # "seen": the volume was made from these images; "other frames": from other frames of the same tilts.
@@ -141,8 +142,7 @@ def used_images(record: Mapping[str, Any], stack: Path | None, angles_deg: Seque
     """Which images of a stack a volume was made from, as its record says."""
     if not record:
         return Used(None, "there is no record (.json) beside the volume")
-    geometry = record.get("geometry")
-    geometry = geometry if isinstance(geometry, Mapping) else {}
+    geometry = part_of(record, "geometry")
     recorded = _numbers(geometry.get("tilt_angles_deg"))
     if not recorded:
         return Used(None, "the volume's record lists no tilt angles")
@@ -172,28 +172,12 @@ def used_images(record: Mapping[str, Any], stack: Path | None, angles_deg: Seque
     return Used(frozenset(nearest), "the volume's record lists the angles of the images used")
 
 
-def recorded_angles_deg(record: Mapping[str, Any]) -> tuple[float, ...]:
-    """The tilt angles that a record tells; empty where they are none of a series."""
-    angles = record.get("geometry", {}).get("tilt_angles_deg", ())
-    usable = isinstance(angles, list) and len(angles) > 1 and all(isinstance(a, int | float) for a in angles)
-    return tuple(float(a) for a in angles) if usable and min(angles) < max(angles) else ()
-
-
-def z_reversed(record: Mapping[str, Any]) -> bool:
-    """Whether z runs against the angles of the files: those of the record then have the other sign."""
-    geometry = record.get("geometry")
-    geometry = geometry if isinstance(geometry, Mapping) else {}
-    return (geometry.get("handedness") in ("aretomo", "warp")) != bool(geometry.get("flip_z"))
-
-
 def opposite_z(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
     """Whether records tell that the z axes of two volumes run against each other; False where one tells nothing."""
-    told = [record.get("geometry") for record in (first, second)]
-    if not all(isinstance(one, Mapping) and "handedness" in one for one in told) or z_reversed(first) == z_reversed(
-        second
-    ):
+    told = [part_of(record, "geometry") for record in (first, second)]
+    if not all("handedness" in one for one in told) or z_reversed(first) == z_reversed(second):
         return False
-    angles = [_numbers(one.get("tilt_angles_deg")) for one in told if isinstance(one, Mapping)]
+    angles = [_numbers(one.get("tilt_angles_deg")) for one in told]
     # Angles of the other sign undo it; of a series that is symmetric and in the order of its tilts nothing can tell.
     return not (len(angles[0]) == len(angles[1]) > 1 and _fit(angles[0], angles[1]))
 
@@ -207,13 +191,10 @@ def _fit(given: list[float], recorded: list[float]) -> bool:
 def _stacks(record: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Paths and hashes of the stacks that a volume was made from: one, or the two halves."""
     # A denoised volume's record carries what its input was made of.
-    parts = [part for part in (record, record.get("source")) if isinstance(part, Mapping)]
-    inputs = [part.get("inputs") for part in parts]
     return [
         (str(entry.get("path")), str(entry.get("sha256")))
-        for found in inputs
-        if isinstance(found, Mapping)
-        for name, entry in found.items()
+        for inputs in (part_of(record, "inputs"), part_of(record, "source", "inputs"))
+        for name, entry in inputs.items()
         if isinstance(entry, Mapping) and name in ("tilts", "even tilts", "odd tilts")
     ]
 

@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 from cryolithe.arrays.narrow import narrowed
 from cryolithe.errors import InputError, SettingsError
 from cryolithe.evaluation.comparing import VOXEL_SIZE_TOLERANCE, doubts_about_mask
-from cryolithe.evaluation.heldout import opposite_z, recorded_angles_deg
+from cryolithe.evaluation.heldout import opposite_z
 from cryolithe.evaluation.in_hand import InHand, Judged, Named, is_same, record_name, record_of
 from cryolithe.evaluation.pair_doubts import sentence
 from cryolithe.evaluation.picking import DIAMETER_ANGSTROM
-from cryolithe.evaluation.positions import known_positions, turned_over_told
+from cryolithe.evaluation.positions import known_positions, turned_told
 from cryolithe.evaluation.tilt_images import Images, check_images, open_images
 from cryolithe.formats.particles.star import Positions
+from cryolithe.formats.record import recorded_angles_deg
 from cryolithe.formats.volumes.axes import TURNED
 from cryolithe.formats.volumes.pages import release_pages
 from cryolithe.formats.volumes.volume_file import IS_VOLUME, VolumeFile, open_volume_file, refuse_stack, upright
@@ -187,7 +188,7 @@ def _particles(
     if given is None:
         return None
     found, noted, warned = known_positions(given, request.volume.name, volume.voxels.shape, volume.voxel_size_angstrom)
-    notes += [*noted, *turned_over_told(given, record)]
+    notes += [*noted, *turned_told(given, record)]
     warnings += warned
     return found
 

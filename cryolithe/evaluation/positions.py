@@ -6,8 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cryolithe.evaluation.heldout import z_reversed
 from cryolithe.formats.particles.star import Positions, read_positions
+from cryolithe.formats.record import turned_over_told
+
+
+def turned_told(given: Path | Positions, record: Mapping[str, Any]) -> tuple[str, ...]:
+    """`turned_over_told` of positions of a file; those in voxels of this very volume fit it."""
+    return () if isinstance(given, Positions) else turned_over_told(given.name, record)
 
 
 def known_positions(
@@ -32,26 +37,3 @@ def known_positions(
             "voxels, whatever pixels they count: put the voxel size there.",
         )
     return found, [*notes, *found.notes], list(outside)
-
-
-def turned_over_told(given: Path | Positions, record: Mapping[str, Any]) -> list[str]:
-    """A note on positions of a file where the volume's z was turned round; none where it was not.
-
-    Nobody tells of which sense the positions are: those that were found in this very volume fit it, and where the
-    angles have the other sign it is the turned one that lies as RELION's does.
-
-    Args:
-        given: STAR file, or positions in voxels of this very volume.
-        record: of the volume; empty where nobody knows how it was made.
-    """
-    if isinstance(given, Positions) or not z_reversed(record):
-        return []
-    geometry = record["geometry"]
-    how = [f"--handedness {geometry['handedness']}"] if geometry.get("handedness") in ("aretomo", "warp") else []
-    how += ["--flip-z"] if geometry.get("flip_z") else []
-    return [
-        f"The volume's z is turned round ({' and '.join(how)}), and the positions in {given.name} are taken as they "
-        "are: right if they were found in this volume, or in one of the same sense of z. Those of RELION, or of a "
-        "volume whose z is not turned, lie at other depths, and all scores of particles are then wrong: look at both "
-        f"in napari, or give a volume that is made without {' and '.join(how)}."
-    ]

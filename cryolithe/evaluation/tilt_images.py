@@ -10,10 +10,11 @@ import numpy as np
 
 from cryolithe.errors import InputError
 from cryolithe.evaluation.comparing import VOXEL_SIZE_TOLERANCE
-from cryolithe.evaluation.heldout import Choice, choose_images, held_out_images, z_reversed
+from cryolithe.evaluation.heldout import Choice, choose_images, held_out_images
 from cryolithe.evaluation.in_hand import Judged, Named
 from cryolithe.evaluation.reprojection import binning_of
 from cryolithe.formats import read_tilt_series
+from cryolithe.formats.record import part_of, z_reversed
 from cryolithe.reconstruction.recorded_images import prepared_in_memory, recorded_images
 from cryolithe.tilts import TiltSeries
 
@@ -88,8 +89,7 @@ def open_images(
 
 
 def _x_tilt_deg(record: dict[str, Any]) -> float:
-    geometry = record.get("geometry")
-    told = geometry.get("x_tilt_deg") if isinstance(geometry, dict) else None
+    told = part_of(record, "geometry").get("x_tilt_deg")
     return float(told) if isinstance(told, int | float) and np.isfinite(told) else 0.0
 
 

@@ -42,6 +42,50 @@ def read_record_beside(output: Path) -> dict[str, Any]:
     return dict(content)
 
 
+def part_of(record: Mapping[str, Any], *names: str) -> Mapping[str, Any]:
+    """An object within a record, by the names that lead to it; empty where it is not there, or is no object."""
+    found: Any = record
+    for name in names:
+        found = found.get(name) if isinstance(found, Mapping) else None
+    return found if isinstance(found, Mapping) else {}
+
+
+def z_reversed(record: Mapping[str, Any]) -> bool:
+    """Whether z of a volume runs against the angles of the files: those of its record then have the other sign."""
+    geometry = part_of(record, "geometry")
+    return (geometry.get("handedness") in ("aretomo", "warp")) != bool(geometry.get("flip_z"))
+
+
+def recorded_angles_deg(record: Mapping[str, Any]) -> tuple[float, ...]:
+    """The tilt angles that a record tells; empty where they are none of a series."""
+    angles = part_of(record, "geometry").get("tilt_angles_deg", ())
+    usable = isinstance(angles, list) and len(angles) > 1 and all(isinstance(a, int | float) for a in angles)
+    return tuple(float(a) for a in angles) if usable and min(angles) < max(angles) else ()
+
+
+def turned_over_told(name: str, record: Mapping[str, Any]) -> tuple[str, ...]:
+    """A note on positions of a file where the volume's z was turned round; none where it was not.
+
+    Nobody tells of which sense the positions are: those that were found in this very volume fit it, and where the
+    angles have the other sign it is the turned one that lies as RELION's does.
+
+    Args:
+        name: of the file of positions.
+        record: of the volume; empty where nobody knows how it was made.
+    """
+    if not z_reversed(record):
+        return ()
+    geometry = part_of(record, "geometry")
+    how = [f"--handedness {geometry['handedness']}"] if geometry.get("handedness") in ("aretomo", "warp") else []
+    how += ["--flip-z"] if geometry.get("flip_z") else []
+    return (
+        f"The volume's z is turned round ({' and '.join(how)}), and the positions in {name} are taken as they "
+        "are: right if they were found in this volume, or in one of the same sense of z. Those of RELION, or of a "
+        "volume whose z is not turned, lie at other depths, and all scores of particles are then wrong: look at both "
+        f"in napari, or give a volume that is made without {' and '.join(how)}.",
+    )
+
+
 def source_of(volumes: Sequence[Path]) -> dict[str, Any] | None:
     """What the records beside volumes tell of the images that they were made from, for the record of what is made next.
 

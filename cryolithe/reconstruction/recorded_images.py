@@ -20,6 +20,7 @@ from cryolithe.files.hashing import file_sha256
 from cryolithe.files.names import is_file
 from cryolithe.formats.alignment.alignments import alignment_files
 from cryolithe.formats.reading import Reading
+from cryolithe.formats.record import part_of
 from cryolithe.formats.series_names import is_other_half
 from cryolithe.geometry import TiltGeometry
 from cryolithe.reconstruction.images.evenness import surface_of, without_surface
@@ -96,8 +97,8 @@ class _Prepared:
 
 def prepared_in_memory(record: Mapping[str, Any]) -> bool:
     """Whether a record tells of images that were moved or corrected, which their stack does not show."""
-    geometry, settings, method = (_part(_made_of(record), name) for name in ("geometry", "settings", "method"))
-    corrections = _part(method, "corrections")
+    geometry, settings, method = (part_of(_made_of(record), name) for name in ("geometry", "settings", "method"))
+    corrections = part_of(method, "corrections")
     return bool(
         geometry.get("transforms")
         or settings.get("tilt_axis")
@@ -127,14 +128,14 @@ def recorded_images(
     reading = Reading()  # a stack is hashed once
     if not prepared_in_memory(record) or not _is_of(record, files[0], reading):
         return None
-    if not _part(record, "settings"):
+    if not part_of(record, "settings"):
         raise InputError(
             f"the volume's record, of an earlier version, does not tell how images of {files[0].name} were aligned; "
             "denoise it anew, or compare with a stack that is aligned"
         )
     found = _Files(record, tuple(dict.fromkeys(p.parent for p in (*files, *([] if volume is None else [volume])))))
     settings = _settings(record, found)
-    angles = _part(record, "inputs").get("angles")
+    angles = part_of(record, "inputs").get("angles")
     job = Job(files[0], found.of("angles", files[1]) if angles else None, volume or files[0], settings, reading=reading)
     run = resolve(job)
     found.refuse_others(run.files.hashes() | run.files.row_hashes())
@@ -146,7 +147,7 @@ def recorded_images(
             "with --held-out"
         )
     run = wanted_part(replace(run, job=replace(job, sections=wanted)))
-    images = _Prepared(run, bool(_part(record, "method").get("unevenness")))
+    images = _Prepared(run, bool(part_of(record, "method").get("unevenness")))
     shape = images.shape
     series = TiltSeries(
         images, TiltGeometry(run.series.geometry.angles_deg, shape[1:], run.preparation.shifts), run.voxel_size_angstrom
@@ -162,22 +163,17 @@ def _told(run: ResolvedJob) -> str:
     return f"{run.job.tilts.name} is {' and '.join(done)} in memory, as the volume's record tells"
 
 
-def _part(record: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    found = record.get(name)
-    return found if isinstance(found, Mapping) else {}
-
-
 def _made_of(record: Mapping[str, Any]) -> Mapping[str, Any]:
     """The record of a reconstruction: of a denoised volume that of what was denoised."""
-    source = _part(record, "source")
-    if not any(name in _part(source, "inputs") for name in STACKS):
+    source = part_of(record, "source")
+    if not any(name in part_of(source, "inputs") for name in STACKS):
         return record
-    return source if "settings" in source else {**source, "geometry": _part(record, "geometry")}
+    return source if "settings" in source else {**source, "geometry": part_of(record, "geometry")}
 
 
 def _is_of(record: Mapping[str, Any], stack: Path, reading: Reading) -> bool:
     """Whether a stack is one that a record names, or the other half of its frames."""
-    known = [entry for name in STACKS if (entry := _part(_part(record, "inputs"), name))]
+    known = [entry for name in STACKS if (entry := part_of(record, "inputs", name))]
     if reading.sha256(stack) in {entry.get("sha256") for entry in known}:
         return True
     return any(is_other_half(stack.name, Path(str(entry.get("path"))).name) for entry in known)
@@ -187,7 +183,7 @@ class _Files:
     """Files of a record, looked for where they may lie now, told by their content."""
 
     def __init__(self, record: Mapping[str, Any], folders: tuple[Path, ...]) -> None:
-        self._inputs = _part(record, "inputs")
+        self._inputs = part_of(record, "inputs")
         self._folders = folders
 
     def of(self, name: str, *first: Path) -> Path:
@@ -196,7 +192,7 @@ class _Files:
         Raises:
             InputError: if it is nowhere, or another one lies in its place.
         """
-        entry = _part(self._inputs, name)
+        entry = part_of(self._inputs, name)
         told, wanted = Path(str(entry.get("path", name))), entry.get("sha256")
         places = [*first, told, *(folder / part for folder in self._folders for part in (told, told.name))]
         there = [place for place in dict.fromkeys(places) if is_file(place)]
@@ -217,7 +213,7 @@ class _Files:
 
     def refuse_others(self, hashes: Mapping[str, str]) -> None:
         """Raise InputError where a run would read a file that the record does not name."""
-        entries = [_part(self._inputs, name) for name in self._inputs]
+        entries = [part_of(self._inputs, name) for name in self._inputs]
         known = {entry.get(kind) for entry in entries for kind in ("sha256", "row_sha256")}
         for name, sha256 in hashes.items():
             if name not in STACKS and sha256 not in known:
@@ -227,18 +223,18 @@ class _Files:
                 )
         read = set(hashes.values())
         for name in self._inputs:
-            entry = _part(self._inputs, name)
+            entry = part_of(self._inputs, name)
             if name not in (*STACKS, *_VOLUMES) and not read & {entry.get(kind) for kind in ("sha256", "row_sha256")}:
                 self.of(name)  # tells that it is not there
 
 
 def _settings(record: Mapping[str, Any], found: _Files) -> ReconstructSettings:
-    told = _part(record, "settings")
+    told = part_of(record, "settings")
     kept = {name: told[name] for name in _KEPT if told.get(name) is not None}
     files = {name: str(found.of(name)) for name in alignment_files() if told.get(name) is not None}
     files |= {setting: str(found.of(name)) for setting, name in _NAMED.items() if found.has(name)}
-    corrections = _part(_part(record, "method"), "corrections")
-    ctf, weighed = _part(corrections, "ctf"), _part(corrections, "dose_weight")
+    corrections = part_of(record, "method", "corrections")
+    ctf, weighed = part_of(corrections, "ctf"), part_of(corrections, "dose_weight")
     if weighed.get("voltage_kv") is not None:
         kept["voltage"] = weighed["voltage_kv"]
     if kept.get("ctf", "none") != "none":
@@ -250,7 +246,7 @@ def _settings(record: Mapping[str, Any], found: _Files) -> ReconstructSettings:
 
 def _refuse_elsewhere(run: ResolvedJob, record: Mapping[str, Any]) -> None:
     """Raise InputError unless images come to lie where the record says that they lay."""
-    geometry = _part(record, "geometry")
+    geometry = part_of(record, "geometry")
     of_section = {image.section + 1: image for image in run.alignment.images}
     pairs = zip(run.alignment.images, run.series.geometry.angles_deg, strict=True)
     angle_of = {image.section + 1: angle_deg for image, angle_deg in pairs}

@@ -17,6 +17,7 @@ from urllib.parse import quote
 
 from cryolithe import __version__
 from cryolithe.formats.files import replacing
+from cryolithe.formats.record import part_of
 from cryolithe.report.page import REPORT_STYLE, document, escaped, table
 from cryolithe.session.batch import Outcome
 
@@ -83,9 +84,9 @@ def write_summary(folder: Path, source: Path, outcomes: Sequence[Outcome]) -> tu
 def _row(outcome: Outcome) -> dict[str, Any]:
     """The cells of a series; empty where there is nothing to tell."""
     record = outcome.record
-    volume, check = _part(record, "volume"), _part(record, "self_check")
-    method, statistics = _part(record, "method"), _part(volume, "statistics")
-    geometry = _part(record, "geometry")
+    volume, check = part_of(record, "volume"), part_of(record, "self_check")
+    method, statistics = part_of(record, "method"), part_of(volume, "statistics")
+    geometry = part_of(record, "geometry")
     z, y, x = volume.get("shape_zyx") or ("", "", "")
     dz, dy, dx = check.get("shift_zyx_px") or ("", "", "")
     cells = {
@@ -97,8 +98,8 @@ def _row(outcome: Outcome) -> dict[str, Any]:
         "tilts": len(geometry.get("tilt_angles_deg", ())) or "",
         "left_out": len(geometry["excluded_sections"]) if "excluded_sections" in geometry else "",
         "method": method.get("name"),
-        "model": _part(method, "model").get("name"),
-        "seconds": _part(record, "seconds").get("total"),
+        "model": part_of(method, "model").get("name"),
+        "seconds": part_of(record, "seconds").get("total"),
         **{name: statistics.get(name) for name in ("minimum", "maximum", "mean", "rms")},
         "fit_to_images": check.get("correlation"),
         **{"shift_z_px": dz, "shift_y_px": dy, "shift_x_px": dx},
@@ -106,11 +107,6 @@ def _row(outcome: Outcome) -> dict[str, Any]:
         "message": outcome.message if outcome.status in ("failed", "to do") else "",
     }
     return {name: _cell(cell) for name, cell in cells.items()}
-
-
-def _part(record: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    found = record.get(key)
-    return found if isinstance(found, Mapping) else {}
 
 
 def _cell(value: Any) -> Any:
@@ -166,7 +162,7 @@ def _section(folder: Path, number: int, outcome: Outcome, row: Mapping[str, Any]
     else:
         lines.append(f"<p>{escaped(job.output)}<br>{escaped(_made_by(row))}.</p>")
         lines += [f'<p class="warning">{escaped(text)}</p>' for text in outcome.record.get("warnings", ())]
-        if left_out := _part(outcome.record, "geometry").get("excluded_sections"):
+        if left_out := part_of(outcome.record, "geometry").get("excluded_sections"):
             lines.append(f"<p>Images left out: {', '.join(map(str, left_out))}.</p>")
         low, high, mean, rms = (row[name] for name in ("minimum", "maximum", "mean", "rms"))
         lines.append(f"<p>Values {low} to {high}, mean {mean}, deviation {rms}.</p>")

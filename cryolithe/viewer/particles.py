@@ -11,6 +11,7 @@ import numpy as np
 from cryolithe.errors import CryoLitheError, InputError
 from cryolithe.formats.files import MRC_VOLUME_ENDINGS
 from cryolithe.formats.particles.star import read_positions
+from cryolithe.formats.record import read_record_beside, turned_over_told
 from cryolithe.formats.series_names import matching_name, possible_names
 from cryolithe.formats.volumes.ome_zarr_reader import is_ome_zarr
 from cryolithe.formats.volumes.volume_file import VolumeFile, open_volume_file, upright
@@ -81,9 +82,13 @@ def _points(path: Path, found: VolumeFile) -> LayerData:
     kinds = np.array(positions.kinds)
     shown = [kind or "particle" for kind in positions.kinds]
     order = {kind: number for number, kind in enumerate(sorted(set(shown)))}
+    turned = turned_over_told(path.name, read_record_beside(found.path))
+    # What stands in the list of layers: nobody looks into metadata.
+    doubts = [] if inside.all() else [f"{np.count_nonzero(~inside)} of {len(inside)} outside"]
+    doubts += ["the volume's z is turned round"] if turned else []
     meta = {
         **file_place(found),
-        "name": path.stem if inside.all() else f"{path.stem} ({np.count_nonzero(~inside)} of {len(inside)} outside)",
+        "name": f"{path.stem} ({', '.join(doubts)})" if doubts else path.stem,
         "size": _SIZE_ANGSTROM / size if size else _SIZE_PX,
         "face_color": "transparent",
         "border_color": [_COLOURS[order[kind] % len(_COLOURS)] for kind in shown] or "yellow",
@@ -93,7 +98,7 @@ def _points(path: Path, found: VolumeFile) -> LayerData:
         "metadata": {
             "cryolithe": {
                 "file": str(path), "volume": str(found.path), "tomogram": positions.tomogram,
-                "notes": [*positions.notes, *positions.outside_told(found.shape)],
+                "notes": [*positions.notes, *positions.outside_told(found.shape), *turned],
             },
         },
     }  # fmt: skip

@@ -387,3 +387,14 @@ def test_help_does_not_load_the_libraries():
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("nothing", [None, "lost"])
+def test_a_record_whose_parts_tell_nothing_is_no_obstacle(nothing, data, tmp_path):
+    volume = write(tmp_path / "fbp.mrc", read_volume(data / "fbp.mrc").voxels)
+    parts = dict.fromkeys(("geometry", "inputs", "settings", "method", "source"), nothing)
+    record = {"volume": {"contrast": "dark"}, **parts}
+    volume.with_suffix(".json").write_text(json.dumps(record))
+    words = ("--half1", data / "even.mrc", "--half2", data / "odd.mrc", "--particles", data / "particles.star")
+    images = ("--tilts", data / "tilts.mrc", "--angles", data / "tilts.tlt")
+    good("evaluate", volume, "--reference", data / "truth.mrc", *words, *images, "-o", tmp_path / "ev.html")

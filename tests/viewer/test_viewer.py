@@ -176,6 +176,19 @@ def test_a_stack_has_its_angles(series):
     assert image["axis_labels"] == ("tilt", "y", "x")
 
 
+def test_particles_in_a_volume_whose_z_is_turned_round_are_told_of_in_the_list_of_layers(tmp_path):
+    write_volume(tmp_path / "TS_1_rec.mrc", Volume(np.zeros((20, 30, 40), np.float32), 10.0), label="CryoLithe test ")
+    star = tmp_path / "TS_1_particles.star"
+    write_particles(star, [Particle("TS_1", "a", 0, (3.0, 4.0, 5.0), (0, 0, 0))], (20, 30, 40), 10.0)
+    names = []
+    for geometry in ({"flip_z": True}, {"handedness": "imod", "flip_z": False}, None):
+        record = {"volume": {"path": "TS_1_rec.mrc"}, "geometry": geometry}
+        (tmp_path / "TS_1_rec.json").write_text(json.dumps(record))
+        ((_, meta, _),) = opened(star)
+        names.append(meta["name"])
+    assert names == ["TS_1_particles (the volume's z is turned round)", "TS_1_particles", "TS_1_particles"]
+
+
 @pytest.mark.parametrize("centred", [True, False])
 def test_particles_lie_where_they_are_in_their_volume(centred, tmp_path):
     values = np.random.default_rng(0).standard_normal((20, 30, 40)).astype(np.float32)

@@ -24,7 +24,7 @@ from cryolithe.artefacts.half_agreement import (
 from cryolithe.denoising.periods import told
 from cryolithe.denoising.scale import SIGMAS_PER_UNIT, Survey, survey
 from cryolithe.errors import InputError
-from cryolithe.formats.record import read_record_beside
+from cryolithe.formats.record import part_of, read_record_beside
 from cryolithe.formats.volumes.volume_file import VolumeFile, open_unturned
 
 FEWEST_VOXELS = 16  # along an axis
@@ -182,10 +182,8 @@ def _check_images(first: VolumeFile, second: VolumeFile) -> None:
     stacks, sections = [], []
     for file in (first, second):
         record = read_record_beside(file.path)
-        inputs, geometry = record.get("inputs"), record.get("geometry")
-        tilts = inputs.get("tilts") if isinstance(inputs, dict) else None
-        stacks.append(tilts.get("sha256") if isinstance(tilts, dict) else None)
-        told = geometry.get("sections") if isinstance(geometry, dict) else None
+        stacks.append(part_of(record, "inputs", "tilts").get("sha256"))
+        told = part_of(record, "geometry").get("sections")
         sections.append(set(told) if isinstance(told, list) else None)
     if stacks[0] is None or stacks[0] != stacks[1]:
         return
@@ -199,8 +197,7 @@ def _check_images(first: VolumeFile, second: VolumeFile) -> None:
 
 def contrast_of(path: Path) -> str | None:
     """Contrast by the record beside a volume, or None."""
-    told = read_record_beside(path).get("volume")
-    contrast = told.get("contrast") if isinstance(told, dict) else None
+    contrast = part_of(read_record_beside(path), "volume").get("contrast")
     return contrast if isinstance(contrast, str) else None
 
 

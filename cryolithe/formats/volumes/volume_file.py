@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from cryolithe.errors import InputError
 from cryolithe.formats.files import PathLike
-from cryolithe.formats.record import read_record_beside
+from cryolithe.formats.record import part_of, read_record_beside
 from cryolithe.formats.stacks.mrc import read_mrc
 from cryolithe.formats.volumes.axes import TURNED, Axes, turned
 from cryolithe.formats.volumes.ome_zarr_reader import is_ome_zarr, open_ome_zarr
@@ -75,8 +75,7 @@ class VolumeFile:
     @property
     def of_network(self) -> bool:
         """Whether a network made it, as far as its labels and its record tell."""
-        method = read_record_beside(self.path).get("method")
-        named = isinstance(method, dict) and method.get("name") == "network"
+        named = part_of(read_record_beside(self.path), "method").get("name") == "network"
         return named or any(NETWORK_LABEL.match(label) for label in self.labels)
 
     def voxels(self) -> NDArray[Any]:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from cryolithe.errors import InputError
 from cryolithe.files.names import is_file
-from cryolithe.formats.record import read_record_beside, record_path
+from cryolithe.formats.record import part_of, read_record_beside, record_path
 from cryolithe.formats.series_names import without_half
 from cryolithe.formats.stacks.angles import read_angles_of
 from cryolithe.formats.volumes.axes import Axes, stored_axes
@@ -165,10 +165,9 @@ def _record_of_volume(path: Path) -> dict[str, Any]:
     if not stem or kind not in _MAP_KINDS:
         return {}
     record = read_record_beside(path.with_name(f"{stem}{path.suffix}"))
-    told = record.get("confidence")
-    maps = told.get("maps", {kind: told}) if isinstance(told, dict) else None  # of two halves it is one
-    entry = maps.get(kind) if isinstance(maps, dict) else None
-    return record if isinstance(entry, dict) and entry.get("path") == path.name else {}
+    told = part_of(record, "confidence")
+    entry = part_of(told, "maps", kind) if "maps" in told else told  # of two halves it is one
+    return record if entry.get("path") == path.name else {}
 
 
 def refuse_map(path: Path, labels: tuple[str, ...]) -> None:
