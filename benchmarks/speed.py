@@ -4,7 +4,7 @@ Each cell is one process that reads a stack of 41 white images and writes a volu
 its time and its peak resident memory are counted (and the GPU's, as torch counts it). A cell that would take longer
 than --minutes is made of a part of its rows (y), which stand alone behind each other: its seconds are then
 extrapolated along a line through two runs, and its memory is that of the slabs that fit the part. Finished cells are
-kept: a run that was stopped goes on where it was.
+kept: a run that was stopped goes on where it was, and one of other cells writes a table of all.
 """
 
 from __future__ import annotations
@@ -203,7 +203,7 @@ def table_of(cells: dict[str, Any], sizes: list[tuple[int, int, int]], methods: 
     for size in sizes:
         row: list[Cell] = [" x ".join(map(str, size))]
         for method in methods:
-            cell = cells[key(size, method)]
+            cell = cells.get(key(size, method), {"seconds": None, "why": "not asked for"})
             if cell["seconds"] is None:
                 row += ["-", "-"]
                 whys.append(f"{method} at {size[2]}: {cell['why']}")
@@ -262,7 +262,7 @@ def main() -> None:
     options.add_argument("--max-memory", type=float, default=4.0, metavar="GB", help="limit for our methods on a CPU")
     options.add_argument("--sizes", default="", help="widths or shapes, such as 256,512x1024x1024; default: all")
     options.add_argument("--methods", default=",".join(METHODS), help=f"any of {', '.join(METHODS)}")
-    options.add_argument("--fresh", action="store_true", help="measure again what is there already")
+    options.add_argument("--fresh", action="store_true", help="measure again what is asked for and there already")
     options.add_argument("--workdir", type=Path, help="for temporary files; up to 10 GB for the largest volume")
     arguments = read_arguments(options)
     gpu = choose_device(arguments.device).type == "cuda"
@@ -279,7 +279,10 @@ def main() -> None:
         machine["gpu"] = torch.cuda.get_device_name()
     same = {"machine": machine, "minutes": arguments.minutes, "max_memory": arguments.max_memory}
     kept = arguments.output.with_name(arguments.output.name + ".partial")  # tables.py does not take it for a result
-    cells = {} if arguments.fresh else earlier_cells((kept, arguments.output), same)
+    cells = earlier_cells((kept, arguments.output), same)
+    if arguments.fresh:
+        asked = {key(size, method) for size in sizes for method in methods}
+        cells = {name: cell for name, cell in cells.items() if name not in asked}
     kept.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=arguments.workdir) as name:
         bench = Bench(arguments.device, arguments.max_memory, arguments.minutes, Path(name))
@@ -291,6 +294,8 @@ def main() -> None:
                     write_json(kept, {"conditions": same, "cells": cells})
                     shown = cells[key(size, method)]
                     print(f"{key(size, method)}: {shown['seconds'] or shown['why']}", flush=True)
+    sizes = [size for size in every if any(key(size, method) in cells for method in METHODS)]
+    methods = [method for method in METHODS if any(key(size, method) in cells for size in sizes)]
     tables = [table_of(cells, sizes, methods, gpu)]
     record("speed_cuda" if gpu else "speed", {"tables": tables, "conditions": same, "cells": cells}, arguments.output)
     kept.unlink(missing_ok=True)

@@ -87,6 +87,32 @@ def test_cells_are_kept_for_the_same_conditions_only(tmp_path):
     assert speed.earlier_cells((path, tmp_path / "none.json"), {"minutes": 3}) == {}
 
 
+def test_a_run_of_other_cells_keeps_those_measured_and_a_fresh_one_measures_what_is_asked(tmp_path, monkeypatch):
+    asked = []
+
+    def cell(bench, size, method):
+        asked.append(method)
+        return speed.summary([{**ran(size[1], 2.0 + len(asked)), "peak_bytes": 10**9}], size[1])
+
+    monkeypatch.setattr(speed.Bench, "cell", cell)
+
+    def rows(*words):
+        output = tmp_path / "s.json"
+        monkeypatch.setattr(sys, "argv", ["speed.py", "--quick", "--workdir", str(tmp_path), "--output", str(output)])
+        sys.argv += ["--methods", *words]
+        speed.main()
+        (table,) = json.loads(output.read_text())["tables"]
+        return dict(zip(table["columns"], table["rows"][0], strict=True))
+
+    assert "fast s" not in rows("FBP")
+    both = rows("fast,FBP")
+    assert asked == ["FBP", "fast"]
+    again = rows("FBP", "--fresh")
+    assert asked == ["FBP", "fast", "FBP"]
+    assert again["fast s"] == both["fast s"]
+    assert again["FBP s"] != both["FBP s"]
+
+
 def test_a_child_that_takes_too_long_is_stopped():
     with pytest.raises(common.subprocess.TimeoutExpired):
         common.peak_rss_of([sys.executable, "-c", "import time; time.sleep(60)"], limit_seconds=0.2)
