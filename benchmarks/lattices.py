@@ -1,7 +1,7 @@
 """Whether a crystal stays one: how much of its waves FBP and networks keep, along y and along x.
 
 A cubic crystal along the axes, smaller than the field. Its planes across y stand in all tilts, those across x in tilts
-near 0° alone, where only the whole crystal averages them out of the noise. Orders that a network draws little of go
+near 0° alone, where only the whole crystal averages them out of the noise. Orders that a network weakens go
 around it; beside that, the networks without this.
 """
 

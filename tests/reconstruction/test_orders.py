@@ -40,11 +40,11 @@ def found(ours, back, angles=ANGLES):
 
 
 @pytest.mark.parametrize("frequency", [(0.0, 0.0, 0.25), (0.0, 0.2, 0.0), (0.0, 0.15, 0.1), (0.05, 0.1, -0.15)])
-@pytest.mark.parametrize("kept", [0.0, 0.2, 0.8])
+@pytest.mark.parametrize("kept", [0.0, 0.2, 0.7, 0.9])
 def test_what_is_kept_of_a_wave_is_told_where_it_is_little(frequency, kept):
     crystal = wave(frequency)
     orders = found(kept * crystal + 0.3 * noise(1), crystal + noise(2))
-    if kept > 0.5:
+    if kept > 0.8:
         assert orders == ()
         return
     (order,) = orders

@@ -1,4 +1,4 @@
-"""The part of images that belongs to orders of a lattice, to go around a network that draws little of them.
+"""The part of images that belongs to orders of a lattice, to go around a network that weakens them.
 
 An order k of a crystal stands in the images whose central slice passes it, in few values of their spectra: all of the
 crystal's signal, and next to no noise. Filtered back-projection of these alone gives the order as it shows it
