@@ -8,6 +8,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import gaussian_filter
 from tiny_series import made, voxels, write_series
 
 from cryolithe.geometry import TiltGeometry
@@ -50,7 +51,7 @@ def test_what_is_kept_of_a_wave_is_told_where_it_is_little(frequency, kept):
     (order,) = orders
     assert order.kept == pytest.approx(kept, abs=0.1)
     assert order.period_px == pytest.approx(1 / math.hypot(*frequency), rel=0.08)
-    assert "a lattice" in lost_told(orders, orders, False, 10.0)
+    assert "a lattice" in lost_told(orders, orders, {}, False, 10.0)
 
 
 def test_a_lattice_of_a_corner_of_a_wide_part_is_found():
@@ -94,7 +95,7 @@ def test_an_order_is_told_once_by_its_direction():
     pair = torch.zeros(SHAPE), torch.from_numpy(crystal)
     orders = lost_orders([pair, pair], ANGLES)
     assert len(orders) == 3
-    told = lost_told(orders, orders, False, 10.0)
+    told = lost_told(orders, orders, {}, False, 10.0)
     for words in (
         "40 Å along x",
         "Å along y",
@@ -104,9 +105,9 @@ def test_an_order_is_told_once_by_its_direction():
     ):
         assert words in told
     assert "pattern of the detector" not in told
-    assert "a pattern of the detector, which looks the same" in lost_told(orders, orders, True, 10.0)
+    assert "a pattern of the detector, which looks the same" in lost_told(orders, orders, {}, True, 10.0)
     first = min(orders, key=lambda order: order.frequency_per_px[1])
-    one, others = lost_told(orders, [first], False, None).split(" are taken from the back-projection; ")
+    one, others = lost_told(orders, [first], {}, False, None).split(" are taken from the back-projection; ")
     assert "4 voxels along x" in one
     assert "along y" not in one
     assert "along y" in others
@@ -187,8 +188,8 @@ def test_a_row_of_what_goes_around_is_the_same_in_slabs_of_any_height(shape):
 def test_what_goes_around_is_what_images_hold_there():
     """Against the definition: values of the whole transform, weighed, at k and -k."""
     shape, order = (45, 52), LostOrder((0.0, 0.2, -0.1), 0.0)
-    geometry = TiltGeometry((0.0,), shape)
-    images = noise(3, (1, *shape))
+    geometry = TiltGeometry((0.0, 0.1), shape)
+    images = noise(3, (1, *shape)).repeat(2, axis=0)  # an order in one image alone is a fringe
     made = lattice_part(images, geometry, 16, (order,)).rows(0, shape[0])[0]
     y, x = np.meshgrid(*map(np.fft.fftfreq, shape), indexing="ij")
     away = [np.hypot(y - sign * 0.2, x + sign * 0.1) / REACH for sign in (1, -1)]
@@ -200,10 +201,74 @@ def test_a_pattern_of_the_detector_does_not_go_around():
     """It stands in all images alike, also in those whose central slice is far from the order."""
     images, geometry, _ = crystal_images([(0.0, 0.0, 0.25)])
     order = LostOrder((0.0, 0.0, 0.25), 0.0)
-    assert lattice_part(images, geometry, SHAPE[0], (order,)) is not None
+    assert lattice_part(images, geometry, SHAPE[0], (order,)).orders == (order,)
     stripes = np.cos(2 * np.pi * 0.25 * np.arange(SHAPE[2])).astype(np.float32)
     fixed = noise(1, images.shape) + stripes
-    assert lattice_part(fixed, geometry, SHAPE[0], (order,)) is None
+    part = lattice_part(fixed, geometry, SHAPE[0], (order,))
+    assert (part.orders, part.alone) == ((), ())
+    assert not part.rows(0, 8).any()
+
+
+def fringes(tilts, frequency, level=1.0):
+    """Images of a specimen without any lattice, some of them with a wave; and the orders that this makes."""
+    geometry = TiltGeometry(ANGLES, (SHAPE[1], SHAPE[2]))
+    body = gaussian_filter(noise(8), 3)
+    images = make_projector(geometry, (SHAPE[0], SHAPE[2])).forward(torch.from_numpy(body)).numpy()
+    images = images / images.std() + noise(9, images.shape)
+    y, x = np.indices(geometry.image_shape)
+    images[list(tilts)] += np.float32(level) * np.cos(2 * np.pi * (frequency[0] * y + frequency[1] * x))
+    turns = np.deg2rad(np.array(ANGLES)[list(tilts)])
+    orders = [LostOrder((frequency[1] * np.sin(t), frequency[0], frequency[1] * np.cos(t)), 0.01) for t in turns]
+    return images.astype(np.float32), geometry, tuple(orders)
+
+
+@pytest.mark.parametrize("frequency", [(0.11, 0.27), (0.0, 0.25), (0.2, 0.0), (0.3, 0.05)])
+@pytest.mark.parametrize("tilts", [(27,), (3, 11, 20, 33)])
+def test_a_fringe_of_single_images_is_no_lattice(tilts, frequency):
+    images, geometry, orders = fringes(tilts, frequency)
+    part = lattice_part(images, geometry, SHAPE[0], orders)
+    assert part.orders == ()
+    assert not part.rows(0, 8).any()
+    if len(tilts) == 1 or frequency[0] < 0.2:
+        assert tuple(tilt for _, tilt in part.alone) == tilts
+
+
+def test_one_crystal_lends_its_thick_orders_belief_and_a_fringe_gets_none():
+    frequencies = [(0.0, 0.0, 0.25), (0.0, 0.2, 0.0)]
+    images, geometry, _ = crystal_images(frequencies, level=0.3)
+    lost = tuple(LostOrder(one, 0.1) for one in frequencies)
+    assert set(lattice_part(images, geometry, SHAPE[0], lost).orders) == set(lost)
+    _, _, (fringe,) = fringes((27,), (0.11, 0.27))
+    y, x = np.indices(geometry.image_shape)
+    images[27] += 2 * images.std() * np.cos(2 * np.pi * (0.11 * y + 0.27 * x)).astype(np.float32)
+    part = lattice_part(images, geometry, SHAPE[0], (*lost, fringe))
+    assert set(part.orders) == set(lost)
+    assert part.alone == ((fringe, 27),)
+
+
+def test_images_of_fringes_are_told_by_their_numbers():
+    lost = tuple(LostOrder((0.0, 0.0, x), 0.01) for x in (0.25, 0.2))
+    one = lost_told(lost[:1], (), {lost[0]: 28}, False, 10.0)
+    assert one.startswith("waves of 40 Å along x (1% of it kept) stand in image 28 alone, as fringes do")
+    assert one.endswith("--exclude 28")
+    assert "a lattice which" not in one
+    both = lost_told(lost, lost[1:], {lost[0]: 28}, False, 10.0)
+    assert "50 Å along x (1% of it kept) are taken from the back-projection; waves of 40 Å" in both
+    two = lost_told(lost, (), {lost[0]: 28, lost[1]: 3}, False, 10.0)
+    assert "stand in one of the images 3,28 each" in two
+
+
+@pytest.mark.slow
+def test_the_command_does_not_paint_a_fringe_of_one_image_through_the_volume(tmp_path):
+    images, _, (order,) = fringes((27,), (0.11, 0.27), 1.5)
+    files = write_series(tmp_path, -images, ANGLES, "fringe", 10.0)
+    words = ("--thickness", SHAPE[0], "--contrast", "dark", "--device", "cpu")
+    told = made(*files, *words, "-o", tmp_path / "v.mrc", "--model", "fast").stderr
+    assert "stand in image 28 alone" in told
+    assert "--exclude 28" in told
+    made(*files, *words[:2], "--device", "cpu", "-o", tmp_path / "f.mrc", "--method", "fbp")
+    drawn, shown = (abs(strength(voxels(tmp_path / name), order.frequency_per_px)) for name in ("v.mrc", "f.mrc"))
+    assert drawn < 0.4 * shown
 
 
 @pytest.mark.parametrize("name", ["even", "odd", "mirror_x", "mirror_y"])

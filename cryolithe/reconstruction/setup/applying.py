@@ -48,7 +48,7 @@ def slow_rows_of(stack: PreparedStack, scale: float, first: int, rows: int) -> t
 
 
 def lattice_of(run: ResolvedJob, stack: PreparedStack, plan: dict[str, Any]) -> LatticePart | None:
-    """What the images show of orders of a lattice that the network loses; None for nothing."""
+    """What the images show of orders of a lattice that the network loses; None where it loses none."""
     curve = planned_curve(plan)
     if curve is None or not curve.lost:
         return None
@@ -59,7 +59,7 @@ def _around(run: ResolvedJob, stack: PreparedStack, plan: dict[str, Any]) -> Rea
     """What goes around the network, in its units: what changes slowly, and orders of a lattice that it loses."""
     scale, lattice = volume_scale(run, plan, stack), lattice_of(run, stack, plan)
     slow = None if stack.slow is None else partial(slow_rows_of, stack, scale)
-    if lattice is None:
+    if lattice is None or not lattice.orders:
         return slow
 
     def of_base(first: int, count: int) -> torch.Tensor:

@@ -126,8 +126,10 @@ def _with_fusion(run: ResolvedJob, stack: PreparedStack, plan: Plan, watcher: Wa
     plan = {**plan, "fusion": curve.record()}
     if curve.lost:
         part = lattice_of(run, stack, plan)
-        taken, in_all = ((), False) if part is None else (part.orders, part.in_all)
-        watcher.note(f"Warning: {lost_told(curve.lost, taken, in_all, run.voxel_size_angstrom)}")
+        assert part is not None
+        alone = {order: run.series.numbers[tilt] for order, tilt in part.alone}
+        told = lost_told(curve.lost, part.orders, alone, part.in_all, run.voxel_size_angstrom)
+        watcher.note(f"Warning: {told}")
     return plan
 
 

@@ -5,6 +5,10 @@ crystal's signal, and next to no noise. Filtered back-projection of these alone 
 (`cryolithe.reconstruction.slabwise.orders` finds which of them a network loses):
 
     V = N(images) + (1 - kept) F(L)          L = values of the images' spectra about k
+
+A fringe of one image looks like an order, too: it has all of its power on one central slice. A crystal that fills the
+volume's depth D shows an order also in images whose central slice passes it at a distance q, by sinc²(q D), and a
+thinner one by more.
 """
 
 from __future__ import annotations
@@ -12,7 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import scipy.fft
@@ -28,6 +32,12 @@ REACH = 0.03
 WAVES = 1.5
 # What stands in images that cannot show the order, as a part of what those have that can, is of the detector.
 MOST_ELSEWHERE = 0.25
+# Another image than the strongest holds the order where it has so many times what images have that cannot show it, and
+# at least so much of the strongest.
+OUT_OF_NOISE, LEAST_OF_STRONGEST = 2.5, 0.01
+# Images that a crystal must show in so much of its strength, or in so much as stands out of noise and is not next to
+# nothing; and what their median has of that, at least.
+SURELY_SEEN, EVER_SEEN, LEAST_SEEN = 0.3, 0.03, 0.2
 # Orders that are taken at most, those of which least is kept.
 MOST_ORDERS = 24
 
@@ -61,6 +71,7 @@ class LatticePart:
         image_shape: pixels ``(y, x)``.
         orders: that are taken.
         in_all: whether all images can show one of them, so that none tells whether it is of the detector.
+        alone: orders that stand in one image, though others would show them, and in which.
     """
 
     patches: tuple[Patch, ...]
@@ -68,6 +79,7 @@ class LatticePart:
     image_shape: tuple[int, int]
     orders: tuple[LostOrder, ...]
     in_all: bool
+    alone: tuple[tuple[LostOrder, int], ...]
 
     def rows(self, first_row: int, rows: int) -> NDArray[np.float32]:
         """Rows of all tilts, shape ``(tilts, rows, x)``; rows beyond the image mirror it.
@@ -92,11 +104,12 @@ class LatticePart:
 
 def lattice_part(
     images: NDArray[np.float32], geometry: TiltGeometry, depth: int, orders: Sequence[LostOrder]
-) -> LatticePart | None:
-    """What images show of orders that a network loses; None for nothing.
+) -> LatticePart:
+    """What images show of orders that a network loses.
 
     An order that stands in images which cannot show it is a pattern of the detector and is not taken. Where all can,
-    as those along y, nothing tells that.
+    as those along y, nothing tells that. Nor is one that stands in a single image: it is a fringe of that image, or of
+    a crystal so thick that no other image shows it, which is believed where another order is sure.
 
     Args:
         images: prepared, shape ``(tilts, y, x)``.
@@ -106,7 +119,8 @@ def lattice_part(
     """
     orders = tuple(orders)[:MOST_ORDERS]
     shape, angles = geometry.image_shape, geometry.angles_rad
-    can = np.array([[_seen(order, angle)[2] <= WAVES / depth for angle in angles] for order in orders])
+    away = np.array([[_seen(order, angle)[2] * depth for angle in angles] for order in orders])
+    can = away <= WAVES
     power = np.zeros(can.shape)
     patches: dict[tuple[int, int], Patch] = {}
     for tilt, angle in enumerate(angles):
@@ -120,9 +134,10 @@ def lattice_part(
                 x = math.hypot(order.frequency_per_px[0], order.frequency_per_px[2])
                 looks = [_patch(spectrum, shape, tilt, place) for place in ((y, x), (y, -x))]
                 power[number, tilt] = max(float(np.abs(look.values).max() ** 2) for look in looks)
-    taken = [number for number in range(len(orders)) if _of_specimen(power[number], can[number])]
-    if not taken:
-        return None
+    looked = [_looked(*one) for one in zip(power, away, can, strict=True)]
+    sure = "specimen" in looked
+    taken = [number for number, one in enumerate(looked) if one == "specimen" or (one == "unsure" and sure)]
+    alone = [number for number, one in enumerate(looked) if one == "alone" or (one == "unsure" and not sure)]
     weighed = []
     for place, number in enumerate(taken):
         others = [orders[other] for other in taken[:place]]
@@ -131,13 +146,38 @@ def lattice_part(
             weight = _own_weight(patch, orders[number], others, (angles[tilt], depth), shape)
             weighed.append(patch._replace(values=(1 - max(orders[number].kept, 0)) * weight * patch.values))
     in_all = any(bool(can[number].all()) for number in taken)
-    return LatticePart(tuple(weighed), geometry.tilts, shape, tuple(orders[number] for number in taken), in_all)
+    fringes = tuple((orders[number], int(np.where(can[number], power[number], 0).argmax())) for number in alone)
+    return LatticePart(
+        tuple(weighed), geometry.tilts, shape, tuple(orders[number] for number in taken), in_all, fringes
+    )
 
 
-def _of_specimen(power: NDArray[np.float64], can: NDArray[np.bool_]) -> bool:
+def _looked(
+    power: NDArray[np.float64], away: NDArray[np.float64], can: NDArray[np.bool_]
+) -> Literal["specimen", "detector", "alone", "unsure"]:
+    """What an order is of, by the power that each image has where it would show it.
+
+    Args:
+        power: by image.
+        away: of its central slice from the order, in waves over the volume's depth.
+        can: which images can show it.
+    """
     if not can.any():
-        return False
-    return bool(can.all() or np.median(power[~can]) <= MOST_ELSEWHERE * power[can].max())
+        return "detector"
+    strongest = int(np.where(can, power, -1).argmax())
+    most = float(power[strongest])
+    elsewhere = 0.0 if can.all() else float(np.median(power[~can]))
+    if elsewhere > MOST_ELSEWHERE * most:
+        return "detector"
+    others = can.copy()
+    others[strongest] = False
+    expected = np.sinc(away) ** 2
+    told = (expected >= EVER_SEEN) & (LEAST_SEEN * expected * most >= OUT_OF_NOISE * elsewhere)
+    surely = others & ((expected >= SURELY_SEEN) | told)
+    if surely.any() and np.median(power[surely] / expected[surely]) < LEAST_SEEN * most:
+        return "alone"
+    holds = power > max(OUT_OF_NOISE * elsewhere, LEAST_OF_STRONGEST * most)
+    return "specimen" if (others & holds).any() else "unsure"
 
 
 def _seen(order: LostOrder, angle_rad: float) -> tuple[float, float, float]:

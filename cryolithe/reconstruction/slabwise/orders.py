@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -87,26 +87,49 @@ def lost_orders(
 
 
 def lost_told(
-    orders: Sequence[LostOrder], taken: Sequence[LostOrder], in_all: bool, voxel_size_angstrom: float | None
+    orders: Sequence[LostOrder],
+    taken: Sequence[LostOrder],
+    alone: Mapping[LostOrder, int],
+    in_all: bool,
+    voxel_size_angstrom: float | None,
 ) -> str:
     """What to tell of lost orders, of which there are some.
 
     Args:
         orders: which.
         taken: those of them that are taken from filtered back-projection.
+        alone: those that stand in one image alone, and the numbers of these.
         in_all: whether all images can show one of these.
         voxel_size_angstrom: edge of a voxel, or None.
     """
-    groups = [[order for order in orders if (order in taken) is whether] for whether in (True, False)]
+    if len(alone) == len(orders):
+        return _fringes_told(orders, alone, voxel_size_angstrom)
+    left = [order for order in orders if order not in taken and order not in alone]
+    groups = [[order for order in orders if order in taken], left]
     doubt = " (or of a pattern of the detector, which looks the same where all images can show it)" if in_all else ""
     ends = (
         f" are taken from the back-projection{doubt}",
         " stand in all images alike, as a pattern of the detector does, or are too many, and stay weak",
     )
     told = [f"{_listed(group, voxel_size_angstrom)}{end}" for group, end in zip(groups, ends, strict=True) if group]
+    if alone:
+        fringes = [order for order in orders if order in alone]
+        told.append(_fringes_told(fringes, alone, voxel_size_angstrom))
     return (
         f"filtered back-projection shows orders of a lattice which the network weakens: {'; '.join(told)}. "
         "Others of a crystal may be weakened: compare with --method fbp."
+    )
+
+
+def _fringes_told(
+    orders: Sequence[LostOrder], alone: Mapping[LostOrder, int], voxel_size_angstrom: float | None
+) -> str:
+    numbers = sorted({alone[order] for order in orders})
+    which = ",".join(map(str, numbers))
+    images = f"image {which} alone" if len(numbers) == 1 else f"one of the images {which} each"
+    return (
+        f"waves of {_listed(orders, voxel_size_angstrom)} stand in {images}, as fringes do (of interference, of ice "
+        f"crystals), and are not taken for a lattice: look there, and leave out what is spoilt by --exclude {which}"
     )
 
 
