@@ -198,7 +198,7 @@ def find_tasks(
     for entry in entries:
         where = f"{session.source}, line {entry.line}" if entry.settings else str(session.source)
         settings = resolve_settings(flags, entry.settings, file, where, file_name)
-        if settings.thickness is None and entry.depth_px is not None:
+        if settings.thickness is None and entry.depth_px is not None and _in_told_pixels(entry, settings):
             thickness = max(1, round(entry.depth_px / (settings.bin or 1)))
             settings = settings.model_copy(update={"thickness": thickness})
         tasks.append(_task(entry, session, settings))
@@ -229,6 +229,12 @@ def find_tasks(
             for told, count in unlike.items()
         ]
     return tasks, notes
+
+
+def _in_told_pixels(entry: SeriesEntry, settings: ReconstructSettings) -> bool:
+    """Whether a depth is in the pixels that are taken: in others, which an option gives, the alignment tells it."""
+    told = entry.settings.get("pixel_size")
+    return settings.pixel_size is None or (told is not None and float(told) == settings.pixel_size)
 
 
 def folder_pairs(entries: Iterable[SeriesEntry], folder: Path, reading: Reading) -> list[tuple[Path, dict[str, Path]]]:

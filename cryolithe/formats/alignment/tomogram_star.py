@@ -13,11 +13,11 @@ from pathlib import Path
 
 from cryolithe.errors import FileFormatError, InputError
 from cryolithe.files.names import is_file
+from cryolithe.formats.alignment.relion_pixels import named_stack, pixels_of
 from cryolithe.formats.cells import UnreadableCellError, told_number
 from cryolithe.formats.files import PathLike, printable, replacing
 from cryolithe.formats.reading import Reading
 from cryolithe.formats.series_entry import SeriesEntry
-from cryolithe.formats.stacks.mrc import read_mrc
 from cryolithe.formats.star_tables import LIMIT_BYTES, StarTable, read_star, star_document
 
 NAME, SERIES, STACK = "rlnTomoName", "rlnTomoTiltSeriesStarFile", "rlnTomoTiltSeriesName"
@@ -25,7 +25,6 @@ VOLUME, BINNING = "rlnTomoReconstructedTomogram", "rlnTomoTomogramBinning"
 PIXEL, DEPTH, IMAGE = "rlnTomoTiltSeriesPixelSize", "rlnTomoSizeZ", "rlnMicrographName"
 SIZES = ("rlnTomoSizeX", "rlnTomoSizeY", "rlnTomoSizeZ")
 HALVES = ("rlnTomoReconstructedTomogramHalf1", "rlnTomoReconstructedTomogramHalf2")
-SAME_MULTIPLE = 0.02  # of a whole multiple, within which pixels are one
 OWN_COPY = "_cryolithe"  # how names of tables end that this program writes with its volumes in them
 EVEN, ODD = "rlnMicrographNameEven", "rlnMicrographNameOdd"
 
@@ -60,10 +59,11 @@ def read_tomogram_star(path: PathLike, reading: Reading | None = None) -> tuple[
                 told[setting] = _positive(table, tag, row)
             except UnreadableCellError as error:
                 unreadable[setting] = str(error)
-        binned = _binned(stack, told.get("pixel_size") or 0.0)
-        if told.get("pixel_size") and binned == 1:
+        of_table = told.get("pixel_size") or 0.0
+        pixels = pixels_of(named_stack(stack), of_table, row_values(table, row)) if of_table else None
+        if pixels is not None and pixels.binned == 1:
             settings["pixel_size"] = table.value(PIXEL, row)
-        depth = (told.get("thickness") or 0.0) / binned or None
+        depth = (told.get("thickness") or 0.0) / (pixels.binned if pixels else 1) or None
         entry = SeriesEntry(row + 1, stack, None, None, settings, name, problem, depth, unreadable=unreadable)
         entries.append(entry)
     stacks = [entry.tilts for entry in entries]
@@ -76,6 +76,11 @@ def read_tomogram_star(path: PathLike, reading: Reading | None = None) -> tuple[
     if not entries:
         raise InputError(f"{path} names no tilt series: its table data_global is empty")
     return tuple(entries)
+
+
+def row_values(table: StarTable, row: int) -> dict[str, str]:
+    """What a row of a table says, by column."""
+    return {column: table.value(column, row) for column in table.names}
 
 
 def of_volumes(column: str) -> bool:
@@ -307,27 +312,6 @@ def _stack(table: StarTable, row: int, series: Path, reading: Reading) -> tuple[
             "(1@stack, 2@stack, ...), or a file for each"
         )
     return _found(table.path, names[0]), ""
-
-
-def _binned(stack: Path, pixel_angstrom: float) -> int:
-    """How many times the table's pixels those of a stack are: such a stack was binned after it was aligned.
-
-    1 as well where they are no whole multiple, or nothing is known: many headers hold no pixel size, or a wrong one.
-    """
-    if not pixel_angstrom or stack.suffix.lower() not in (".mrc", ".mrcs", ".st", ".ali"):
-        return 1
-    try:
-        here = read_mrc(stack).voxel_size_angstrom or 0.0
-    except InputError:
-        return 1  # told when the series is looked at
-    return whole_multiple(here / pixel_angstrom) or 1
-
-
-def whole_multiple(times: float) -> int | None:
-    """How many times pixels are others, to 2 %; None if that is no whole number from 1."""
-    if not 0.5 < times < math.inf or abs(times - round(times)) > SAME_MULTIPLE * times:
-        return None
-    return round(times)
 
 
 def _images(series: Path, name: str, reading: Reading) -> list[str]:
