@@ -108,7 +108,7 @@ def _folder_facts(path: Path) -> list[Fact]:
     from cryolithe.session.tasks import folder_pairs, folder_problems  # brings torch, which no other kind of file needs
 
     paired = folder_pairs(content.entries, path, reading)
-    entries, left_out = content.entries, [file.name for file in (*content.left_out, *content.other)]
+    entries, left_out = content.entries, [file.name for stacks in content.reasons.values() for file in stacks]
     return [
         Fact("kind", "folder of tilt series"),
         Fact("series", len(entries)),

@@ -284,11 +284,7 @@ def _entries(session: Session) -> tuple[tuple[SeriesEntry, ...], list[str]]:
     source, reading = session.source, session.reading
     if source.is_dir():
         found = read_session_folder(source, reading)
-        told = {
-            "Left out, no angle file beside it": found.left_out,
-            "Left out, no tilt series (fewer than 3 images, or a montage)": found.other,
-        }
-        return found.entries, [f"{why}: {_some(stacks)}" for why, stacks in told.items() if stacks]
+        return found.entries, [f"Left out, {why}: {_some(stacks)}" for why, stacks in found.reasons.items()]
     if source.suffix.lower() == ".star":
         return read_tomogram_star(source, reading), []
     return read_series_list(source), []
