@@ -17,7 +17,7 @@ import numpy as np
 from cryolithe.cli.info_arrays import mrc_facts, volume_facts
 from cryolithe.cli.info_tables import defocus_facts, mdoc_facts, star_facts, tells_defocus
 from cryolithe.cli.plain import plain
-from cryolithe.errors import CryoLitheError, FileFormatError, InputError
+from cryolithe.errors import CryoLitheError, FileFormatError
 from cryolithe.files.names import exists
 from cryolithe.files.yaml_table import read_yaml_table
 from cryolithe.formats import read_angles_deg, read_series_list
@@ -26,7 +26,7 @@ from cryolithe.formats.facts import Fact, bytes_text, range_fact
 from cryolithe.formats.files import input_size_bytes, printable, read_text, unreadable
 from cryolithe.formats.reading import Reading
 from cryolithe.formats.series.not_stacks import what_else
-from cryolithe.formats.series.session_folder import read_session_folder
+from cryolithe.formats.series.session_folder import NoSeriesError, read_session_folder
 from cryolithe.formats.volumes.ome_zarr_reader import is_ome_zarr
 
 MRC_SUFFIXES = (".mrc", ".mrcs", ".st", ".ali", ".rec", ".map", ".preali")
@@ -94,16 +94,15 @@ def describe(path: Path) -> list[Fact]:
 
 
 def _folder_facts(path: Path) -> list[Fact]:
-    """An OME-Zarr image, the planes of a volume, or a session; any other folder is refused as no file."""
+    """An OME-Zarr image, the planes of a volume, or a session; of any other folder it is said what it lacks."""
     if is_ome_zarr(path):
         return volume_facts(path)
     reading = Reading()
     try:
         content = read_session_folder(path, reading)
-    except InputError:
+    except NoSeriesError:
         if any(file.suffix.lower() in (".tif", ".tiff") for file in path.iterdir()):
             return volume_facts(path)
-        input_size_bytes(path)  # says that it is a folder
         raise
     from cryolithe.session.tasks import folder_pairs, folder_problems  # brings torch, which no other kind of file needs
 

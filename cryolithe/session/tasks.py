@@ -10,13 +10,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from cryolithe.errors import InputError, OutputError
+from cryolithe.errors import CryoLitheError, InputError, OutputError
 from cryolithe.formats import SeriesEntry, read_series_list
 from cryolithe.formats.alignment.tomogram_star import is_tomogram_table, read_tomogram_star
 from cryolithe.formats.files import nearest_folder
 from cryolithe.formats.reading import Reading
 from cryolithe.formats.series.session_folder import read_session_folder
-from cryolithe.reconstruction.jobs.job import Job, default_output, source_files
+from cryolithe.reconstruction.jobs.job import Job, check_inputs, default_output, source_files
+from cryolithe.reconstruction.jobs.sources import read_sources
 from cryolithe.settings import ReconstructSettings, idle_notes, refuse_idle, resolve_settings, with_decimal_points
 from cryolithe.work.watcher import Watcher
 
@@ -251,19 +252,30 @@ def folder_pairs(entries: Iterable[SeriesEntry], folder: Path, reading: Reading)
 
 
 def folder_problems(entries: Iterable[SeriesEntry], folder: Path, reading: Reading) -> list[str]:
-    """What is against each series of a folder for which `reconstruct` would not find all files, a text each.
+    """What is against each series of a folder that `reconstruct` would refuse, a text each; only headers are read.
 
     Args:
         entries: of `read_session_folder`.
         folder: where they were found.
         reading: through which they were.
     """
-    session, found = Session(folder, reading=reading), []
-    for entry in entries:
-        task = _task(entry, session, resolve_settings({}, entry.settings, {}, str(folder), ""))
-        problem = task.problem or _missing(task.job)
-        found += [problem] if problem else []
-    return found
+    session, found = Session(folder, reading=reading), list(entries)
+    tasks = [_task(entry, session, resolve_settings({}, entry.settings, {}, str(folder), "")) for entry in found]
+    twice = dict(_collisions(list(zip(tasks, found, strict=True)), folder))
+    told = [task.problem or _missing(task.job) or _refused(task.job) for task in tasks]
+    told = [problem or twice.get(number, "") for number, problem in enumerate(told)]
+    return [problem for problem in told if problem]
+
+
+def _refused(job: Job) -> str:
+    """Why the files of a job cannot be taken together, as their headers tell; empty where they can."""
+    try:
+        files = source_files(job)
+        check_inputs(files)
+        read_sources(files, job.settings)
+    except CryoLitheError as error:
+        return str(error)
+    return ""
 
 
 def _missing(job: Job) -> str:

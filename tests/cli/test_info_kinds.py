@@ -180,4 +180,4 @@ def test_what_is_none_of_them_is_one_line(name, text, word, tmp_path):
 
 
 def test_an_empty_folder_is_refused_as_before(tmp_path):
-    assert "is a folder; give a file" in info(tmp_path).stderr
+    assert "holds no tilt series: expected stacks and angle files of the same name" in info(tmp_path).stderr

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import gzip
+import json
 
 import numpy as np
 import pytest
-from command import call, good, refusal_of
+from command import call, ended, good, refusal_of
 
 from cryolithe.formats import write_stack
 from cryolithe.formats.series.session_folder import read_session_folder
@@ -85,3 +86,53 @@ def test_compressed_volumes_are_nothing_to_tell(tmp_path):
     for name in ("a_rec.mrc", "map.mrc"):
         compressed(tmp_path / name)
     assert read_session_folder(tmp_path).reasons == {}
+
+
+def refusals(folder):
+    """Of what a dry run says that it would fail, why, by stack."""
+    lines = ended(call("reconstruct", folder, *DRY), 1).splitlines()
+    return [line.partition(": would fail: ")[2] for line in lines if ": would fail: " in line]
+
+
+def test_info_tells_what_a_dry_run_would_refuse(tmp_path):
+    series(tmp_path)
+    assert json.loads(good("info", tmp_path, "--json").stdout)[0]["problems"] == []
+    for name in ("few", "short", "text", "odd_one"):
+        stack(tmp_path / f"{name}_ali.mrc")
+        (tmp_path / f"{name}.tlt").write_text(ANGLES)
+    (tmp_path / "few.tlt").write_text("-20\n0\n")
+    (tmp_path / "short_ali.mrc").write_bytes((tmp_path / "short_ali.mrc").read_bytes()[:-9])
+    (tmp_path / "text_ali.mrc").write_text("hello")
+    (tmp_path / "odd_one.tlt").write_text("-20\n0\n200\n")
+    stack(tmp_path / "raw.mrc")
+    (tmp_path / "raw.xf").write_text("1 0 0 1 0 0\n" * 2)
+    (tmp_path / "raw.tlt").write_text(ANGLES)
+    problems = json.loads(good("info", tmp_path, "--json").stdout)[0]["problems"]
+    assert len(problems) == 5
+    # A dry run may add what was most likely meant.
+    assert all(
+        whole.startswith(problem) for problem, whole in zip(sorted(problems), sorted(refusals(tmp_path)), strict=True)
+    )
+
+
+def test_info_says_why_a_folder_holds_no_series(tmp_path):
+    """As `reconstruct` does."""
+    (tmp_path / "job").mkdir()
+    (tmp_path / "empty").mkdir()
+    table = tmp_path / "job" / "tomograms.star"
+    row = "data_global\n\nloop_\n_rlnTomoName\n_rlnTomoTiltSeriesStarFile\nts ts.star\n"
+    table.write_text(row)
+    table.with_name("a_cryolithe.star").write_text(row)
+    table.with_name("particles.star").write_text("data_\n\nloop_\n_rlnCoordinateX\n1\n")
+    for name in ("f_0.mrc", "f_1.mrc"):
+        stack(tmp_path / "frames" / name, images=1)
+    told = {
+        "job": f"angle files of the same name; {table} lists tilt series of RELION: give that table",
+        "empty": "expected stacks and angle files of the same name",
+        "frames": "2 stacks have fewer than 3 images, or are of a montage",
+    }
+    for name, why in told.items():
+        said = refusal_of(call("info", tmp_path / name))
+        assert said == refusal_of(call("reconstruct", tmp_path / name, *DRY))
+        assert said.startswith(f"Error: {tmp_path / name} holds no tilt series: ")
+        assert said.endswith(f"{why}\n")

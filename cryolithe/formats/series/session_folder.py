@@ -19,6 +19,7 @@ from cryolithe.formats.alignment.alignments import files_beside
 from cryolithe.formats.alignment.imod_beside import ON_THE_WAY
 from cryolithe.formats.alignment.pairing import pair
 from cryolithe.formats.alignment.stack_state import is_aligned_name, mdocs_beside, series_name, stack_state
+from cryolithe.formats.alignment.tomogram_star import OWN_COPY, listed_series
 from cryolithe.formats.files import PathLike, file_beside, unreadable
 from cryolithe.formats.reading import Reading
 from cryolithe.formats.series.not_stacks import what_else
@@ -43,6 +44,7 @@ _ASIDE = re.compile(r"_(orig|fixed|original|cutviews\d+)$", re.IGNORECASE)
 _XRAY = re.compile(r"_xray$", re.IGNORECASE)  # of ccderaser
 # Fewer images are those of a map, or of a search.
 FEWEST_IMAGES = 3
+_MOST_TABLES, _LARGEST_LIST_BYTES = 50, 2_000_000
 
 
 class NoSeriesError(InputError):
@@ -128,15 +130,29 @@ def read_session_folder(path: PathLike, reading: Reading | None = None) -> Folde
     if not entries:
         lacking = "stacks have no angle file (.tlt, .rawtlt, _TLT.txt) beside them, and no .mdoc of a tilt series"
         also = f"; {len(left_out)} {lacking}" if left_out else ""
+        also += f"; {len(other)} stacks have fewer than {FEWEST_IMAGES} images, or are of a montage" if other else ""
         also += _without_whole(halves) if halves else ""
         also += (
             f"; {_names(compressed)} is compressed: unpack it, or give it alone with its files" if compressed else ""
         )
         if not also and (is_other := what_else(folder)):
             raise NoSeriesError(is_other)
+        if table := _table_of_series(everything, reading):
+            also += f"; {table} lists tilt series of RELION: give that table"
         raise NoSeriesError(f"{folder} holds no tilt series: expected stacks and angle files of the same name{also}")
     numbered = tuple(replace(entry, line=number) for number, entry in enumerate(entries, 1))
     return FolderContent(numbered, left_out, other, tuple(halves), tuple(compressed))
+
+
+def _table_of_series(everything: list[Path], reading: Reading) -> Path | None:
+    """The first table of RELION in a folder that lists tilt series."""
+    tables = [path for path in everything if path.suffix.lower() == ".star" and path.is_file()]
+    for path in sorted(tables, key=lambda path: path.stem.endswith(OWN_COPY))[:_MOST_TABLES]:
+        # Particles' tables are far larger, and take seconds to read.
+        with suppress(InputError, OSError):
+            if path.stat().st_size <= _LARGEST_LIST_BYTES and listed_series(path, reading):
+                return path
+    return None
 
 
 def _without_whole(halves: list[Path]) -> str:
