@@ -27,6 +27,7 @@ from cryolithe.formats.files import input_size_bytes, printable, read_text, unre
 from cryolithe.formats.reading import Reading
 from cryolithe.formats.series.not_stacks import what_else
 from cryolithe.formats.series.session_folder import NoSeriesError, read_session_folder
+from cryolithe.formats.stacks.angles import FEWEST_COUNTED, angles_in_one_line
 from cryolithe.formats.volumes.ome_zarr_reader import is_ome_zarr
 
 MRC_SUFFIXES = (".mrc", ".mrcs", ".st", ".ali", ".rec", ".map", ".preali")
@@ -169,12 +170,15 @@ def _text_facts(path: Path) -> list[Fact]:
 
 def _angle_facts(path: Path) -> list[Fact]:
     angles = read_angles_deg(path)
+    line = angles_in_one_line(path) if len(angles) == 1 else ()
+    in_one_line = len(line) >= FEWEST_COUNTED
+    angles = line if in_one_line else angles
     distinct = sorted(set(angles))
     step = statistics.median(b - a for a, b in itertools.pairwise(distinct)) if len(distinct) > 1 else None
     twice = [angle for angle in distinct if angles.count(angle) > 1]
     return [
         Fact("kind", "tilt angles"),
-        Fact("angles", len(angles)),
+        Fact("angles", len(angles), f"{len(angles)}{', all in one line' if in_one_line else ''}"),
         Fact("range_deg", [distinct[0], distinct[-1]], f"{distinct[0]:g}° to {distinct[-1]:g}°"),
         Fact("median_step_deg", step, "-" if step is None else f"{step:.4g}°"),
         Fact("order", angle_order(angles)),
@@ -372,4 +376,5 @@ _DESCRIBERS: dict[str, Callable[[Path], list[Fact]]] = {
     ".safetensors": _safetensors_facts,
     ".h5": _hdf5_facts,
     ".hdf5": _hdf5_facts,
+    ".hdf": _hdf5_facts,  # EMAN2's
 }
