@@ -26,6 +26,7 @@ PIXEL, DEPTH, IMAGE = "rlnTomoTiltSeriesPixelSize", "rlnTomoSizeZ", "rlnMicrogra
 SIZES = ("rlnTomoSizeX", "rlnTomoSizeY", "rlnTomoSizeZ")
 HALVES = ("rlnTomoReconstructedTomogramHalf1", "rlnTomoReconstructedTomogramHalf2")
 OWN_COPY = "_cryolithe"  # how names of tables end that this program writes with its volumes in them
+MOVIE = "rlnMicrographMovieName"
 EVEN, ODD = "rlnMicrographNameEven", "rlnMicrographNameOdd"
 
 
@@ -94,7 +95,12 @@ def is_tomogram_table(path: Path, reading: Reading) -> bool:
         tables = reading(read_star, path)
     except InputError:
         return True
-    return any(SERIES in table for table in tables) or not any(IMAGE in table for table in tables)
+    return any(SERIES in table for table in tables) or not any(map(_of_one_series, tables))
+
+
+def _of_one_series(table: StarTable) -> bool:
+    """Whether a table is of the images of a series, or of the movies of which they will be made."""
+    return IMAGE in table or (MOVIE in table and NAME not in table)
 
 
 def listed_series(path: Path, reading: Reading) -> tuple[Path, ...]:
@@ -146,6 +152,16 @@ def half_images(path: Path, reading: Reading) -> tuple[tuple[Path, ...], tuple[P
     return halves
 
 
+def _of_movies(path: Path, reading: Reading) -> str:
+    """What to do with the table of a series that has no images yet; empty for any other table."""
+    if not any(MOVIE in table for table in reading(read_star, path)):
+        return ""
+    return (
+        f"{path} is the table of one series whose movies ({MOVIE}) are not corrected yet: it lacks {IMAGE} and an "
+        "alignment; give the series' table of RELION's AlignTiltSeries"
+    )
+
+
 def _image_files(path: Path, column: str, reading: Reading) -> tuple[Path, ...]:
     """The files that a column of a series' table names."""
     tables = [found for found in reading(read_star, path) if IMAGE in found]
@@ -153,6 +169,8 @@ def _image_files(path: Path, column: str, reading: Reading) -> tuple[Path, ...]:
         raise InputError(f"{path} holds {len(tables)} series; give a file for each, as RELION-5 writes them")
     names = tables[0].text(column) if tables and column in tables[0] else []
     halves = "; RELION-5 writes it if motion correction saves images for denoising" if column != IMAGE else ""
+    if not tables and (told := _of_movies(path, reading)):
+        raise InputError(told)
     if not names:
         raise InputError(f"{path} lists no images: expected the column {column}{halves}")
     if all(name.strip().lower() in ("", "none") for name in names):
@@ -319,7 +337,7 @@ def _images(series: Path, name: str, reading: Reading) -> list[str]:
     tables = [found for found in reading(read_star, series) if IMAGE in found]
     chosen = tables if len(tables) == 1 else [found for found in tables if found.block == name]
     if not tables:
-        raise FileFormatError(f"{series} has no column {IMAGE}")
+        raise FileFormatError(_of_movies(series, reading) or f"{series} has no column {IMAGE}")
     if not chosen:
         raise InputError(f"{series} holds {len(tables)} series, none of which is called {printable(name)[:100]}")
     if not len(chosen[0]):
