@@ -44,6 +44,7 @@ from cryolithe.formats import read_angles_deg, read_mrc, read_series_list
 from cryolithe.formats.alignment.aretomo import read_aln
 from cryolithe.formats.alignment.imod import read_newst_com, read_tilt_com, read_x_tilt_deg, read_xf
 from cryolithe.formats.alignment.relion import read_tilt_series_star
+from cryolithe.formats.alignment.relion_pixels import Images
 from cryolithe.formats.alignment.tomogram_star import read_tomogram_star
 from cryolithe.formats.alignment.warp import read_warp
 from cryolithe.formats.microscope.doses import read_exposures
@@ -265,7 +266,8 @@ PARSERS = (
     Parser("IMOD newst.com", ".com", _newst, of_texts(NEWST)),
     Parser("IMOD tilt.com", ".com", _tilt_com, of_texts(TILT)),
     Parser("AreTomo aln", ".aln", _aln, of_texts(ALN)),
-    Parser("RELION tilt series", ".star", lambda p: _alignment(read_tilt_series_star(p, "ts_01.mrc", 3, 5.0), 3),
+    Parser("RELION tilt series", ".star",
+           lambda p: _alignment(read_tilt_series_star(p, "ts_01.mrc", 3, Images(5.0)), 3),
            of_texts(STAR, SERIES + STAR)),
     Parser("RELION tomograms", ".star", read_tomogram_star, of_texts(TOMOGRAMS)),
     Parser("RELION particles", ".star", lambda p: read_positions(p, (20, 40, 48), 5.0, "ts_01.mrc"),

@@ -17,7 +17,7 @@ import numpy as np
 from cryolithe.cli.info_arrays import mrc_facts, volume_facts
 from cryolithe.cli.info_tables import defocus_facts, mdoc_facts, star_facts, tells_defocus
 from cryolithe.cli.plain import plain
-from cryolithe.errors import CryoLitheError, FileFormatError, InputError
+from cryolithe.errors import CryoLitheError, FileFormatError
 from cryolithe.files.names import exists
 from cryolithe.files.yaml_table import read_yaml_table
 from cryolithe.formats import read_angles_deg, read_series_list
@@ -26,7 +26,8 @@ from cryolithe.formats.facts import Fact, bytes_text, range_fact
 from cryolithe.formats.files import input_size_bytes, printable, read_text, unreadable
 from cryolithe.formats.reading import Reading
 from cryolithe.formats.series.not_stacks import what_else
-from cryolithe.formats.series.session_folder import read_session_folder
+from cryolithe.formats.series.session_folder import NoSeriesError, read_session_folder
+from cryolithe.formats.stacks.angles import FEWEST_COUNTED, angles_in_one_line
 from cryolithe.formats.volumes.ome_zarr_reader import is_ome_zarr
 
 MRC_SUFFIXES = (".mrc", ".mrcs", ".st", ".ali", ".rec", ".map", ".preali")
@@ -94,21 +95,20 @@ def describe(path: Path) -> list[Fact]:
 
 
 def _folder_facts(path: Path) -> list[Fact]:
-    """An OME-Zarr image, the planes of a volume, or a session; any other folder is refused as no file."""
+    """An OME-Zarr image, the planes of a volume, or a session; of any other folder it is said what it lacks."""
     if is_ome_zarr(path):
         return volume_facts(path)
     reading = Reading()
     try:
         content = read_session_folder(path, reading)
-    except InputError:
+    except NoSeriesError:
         if any(file.suffix.lower() in (".tif", ".tiff") for file in path.iterdir()):
             return volume_facts(path)
-        input_size_bytes(path)  # says that it is a folder
         raise
     from cryolithe.session.tasks import folder_pairs, folder_problems  # brings torch, which no other kind of file needs
 
     paired = folder_pairs(content.entries, path, reading)
-    entries, left_out = content.entries, [file.name for file in (*content.left_out, *content.other)]
+    entries, left_out = content.entries, [file.name for stacks in content.reasons.values() for file in stacks]
     return [
         Fact("kind", "folder of tilt series"),
         Fact("series", len(entries)),
@@ -170,12 +170,15 @@ def _text_facts(path: Path) -> list[Fact]:
 
 def _angle_facts(path: Path) -> list[Fact]:
     angles = read_angles_deg(path)
+    line = angles_in_one_line(path) if len(angles) == 1 else ()
+    in_one_line = len(line) >= FEWEST_COUNTED
+    angles = line if in_one_line else angles
     distinct = sorted(set(angles))
     step = statistics.median(b - a for a, b in itertools.pairwise(distinct)) if len(distinct) > 1 else None
     twice = [angle for angle in distinct if angles.count(angle) > 1]
     return [
         Fact("kind", "tilt angles"),
-        Fact("angles", len(angles)),
+        Fact("angles", len(angles), f"{len(angles)}{', all in one line' if in_one_line else ''}"),
         Fact("range_deg", [distinct[0], distinct[-1]], f"{distinct[0]:g}° to {distinct[-1]:g}°"),
         Fact("median_step_deg", step, "-" if step is None else f"{step:.4g}°"),
         Fact("order", angle_order(angles)),
@@ -373,4 +376,5 @@ _DESCRIBERS: dict[str, Callable[[Path], list[Fact]]] = {
     ".safetensors": _safetensors_facts,
     ".h5": _hdf5_facts,
     ".hdf5": _hdf5_facts,
+    ".hdf": _hdf5_facts,  # EMAN2's
 }

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cryolithe.errors import FileFormatError, InputError
 from cryolithe.formats.alignment.bends_told import relion_local_fact, relion_series_facts
-from cryolithe.formats.alignment.tomogram_star import find_named
+from cryolithe.formats.alignment.tomogram_star import MOVIE, find_named
 from cryolithe.formats.alignment.warp import warp_facts
 from cryolithe.formats.facts import Fact, range_fact
 from cryolithe.formats.files import finite_numbers, read_text
@@ -94,6 +94,8 @@ def star_facts(path: Path) -> list[Fact]:
             return _particle_facts(table)
         if _IMAGE in table and any(column in table for column in _ANGLES):
             return _series_facts(table)
+        if MOVIE in table and any(column in table for column in _ANGLES):
+            return _movie_facts(table)
         if "wrpAngleTilt" in table:
             return warp_facts(path)
     if not tables:
@@ -138,6 +140,17 @@ def _series_facts(table: StarTable) -> list[Fact]:
         Fact("stacks", stacks, _some(stacks) if stacks else "none: one file for each image"),
         Fact("missing_files", missing, _lines(missing)),
         relion_local_fact(table),
+    ]
+
+
+def _movie_facts(table: StarTable) -> list[Fact]:
+    """A series as RELION imports it: of movies, which are no images yet."""
+    column = next(column for column in _ANGLES if column in table)
+    return [
+        Fact("kind", "movies of a tilt series, not corrected or aligned yet (RELION-5)"),
+        Fact("series", table.block),
+        Fact("movies", len(table)),
+        range_fact(table.numbers(column).tolist()),
     ]
 
 

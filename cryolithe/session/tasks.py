@@ -10,13 +10,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from cryolithe.errors import InputError, OutputError
+from cryolithe.errors import CryoLitheError, InputError, OutputError
 from cryolithe.formats import SeriesEntry, read_series_list
 from cryolithe.formats.alignment.tomogram_star import is_tomogram_table, read_tomogram_star
 from cryolithe.formats.files import nearest_folder
 from cryolithe.formats.reading import Reading
 from cryolithe.formats.series.session_folder import read_session_folder
-from cryolithe.reconstruction.jobs.job import Job, default_output, source_files
+from cryolithe.reconstruction.jobs.job import Job, check_inputs, default_output, source_files
+from cryolithe.reconstruction.jobs.sources import read_sources
 from cryolithe.settings import ReconstructSettings, idle_notes, refuse_idle, resolve_settings, with_decimal_points
 from cryolithe.work.watcher import Watcher
 
@@ -198,7 +199,7 @@ def find_tasks(
     for entry in entries:
         where = f"{session.source}, line {entry.line}" if entry.settings else str(session.source)
         settings = resolve_settings(flags, entry.settings, file, where, file_name)
-        if settings.thickness is None and entry.depth_px is not None:
+        if settings.thickness is None and entry.depth_px is not None and _in_told_pixels(entry, settings):
             thickness = max(1, round(entry.depth_px / (settings.bin or 1)))
             settings = settings.model_copy(update={"thickness": thickness})
         tasks.append(_task(entry, session, settings))
@@ -231,6 +232,12 @@ def find_tasks(
     return tasks, notes
 
 
+def _in_told_pixels(entry: SeriesEntry, settings: ReconstructSettings) -> bool:
+    """Whether a depth is in the pixels that are taken: in others, which an option gives, the alignment tells it."""
+    told = entry.settings.get("pixel_size")
+    return settings.pixel_size is None or (told is not None and float(told) == settings.pixel_size)
+
+
 def folder_pairs(entries: Iterable[SeriesEntry], folder: Path, reading: Reading) -> list[tuple[Path, dict[str, Path]]]:
     """Each stack of a folder with all files that `reconstruct` would take with it, by what they are.
 
@@ -245,19 +252,30 @@ def folder_pairs(entries: Iterable[SeriesEntry], folder: Path, reading: Reading)
 
 
 def folder_problems(entries: Iterable[SeriesEntry], folder: Path, reading: Reading) -> list[str]:
-    """What is against each series of a folder for which `reconstruct` would not find all files, a text each.
+    """What is against each series of a folder that `reconstruct` would refuse, a text each; only headers are read.
 
     Args:
         entries: of `read_session_folder`.
         folder: where they were found.
         reading: through which they were.
     """
-    session, found = Session(folder, reading=reading), []
-    for entry in entries:
-        task = _task(entry, session, resolve_settings({}, entry.settings, {}, str(folder), ""))
-        problem = task.problem or _missing(task.job)
-        found += [problem] if problem else []
-    return found
+    session, found = Session(folder, reading=reading), list(entries)
+    tasks = [_task(entry, session, resolve_settings({}, entry.settings, {}, str(folder), "")) for entry in found]
+    twice = dict(_collisions(list(zip(tasks, found, strict=True)), folder))
+    told = [task.problem or _missing(task.job) or _refused(task.job) for task in tasks]
+    told = [problem or twice.get(number, "") for number, problem in enumerate(told)]
+    return [problem for problem in told if problem]
+
+
+def _refused(job: Job) -> str:
+    """Why the files of a job cannot be taken together, as their headers tell; empty where they can."""
+    try:
+        files = source_files(job)
+        check_inputs(files)
+        read_sources(files, job.settings)
+    except CryoLitheError as error:
+        return str(error)
+    return ""
 
 
 def _missing(job: Job) -> str:
@@ -278,11 +296,7 @@ def _entries(session: Session) -> tuple[tuple[SeriesEntry, ...], list[str]]:
     source, reading = session.source, session.reading
     if source.is_dir():
         found = read_session_folder(source, reading)
-        told = {
-            "Left out, no angle file beside it": found.left_out,
-            "Left out, no tilt series (fewer than 3 images, or a montage)": found.other,
-        }
-        return found.entries, [f"{why}: {_some(stacks)}" for why, stacks in told.items() if stacks]
+        return found.entries, [f"Left out, {why}: {_some(stacks)}" for why, stacks in found.reasons.items()]
     if source.suffix.lower() == ".star":
         return read_tomogram_star(source, reading), []
     return read_series_list(source), []

@@ -26,6 +26,7 @@ from cryolithe.formats import read_angles_deg
 from cryolithe.formats.alignment.aretomo import ARETOMO, read_aln
 from cryolithe.formats.alignment.imod import read_newst_com, read_tilt_com, read_x_tilt_deg, read_xf
 from cryolithe.formats.alignment.relion import read_tilt_series_star
+from cryolithe.formats.alignment.relion_pixels import Images
 from cryolithe.formats.alignment.warp import read_warp
 
 FORMATS = SHARED / "formats"
@@ -78,19 +79,19 @@ def test_the_grids_of_a_real_series_move_it_by_some_pixels(tmp_path):
 @needs_shared
 def test_a_real_relion_series():
     path = FORMATS / "relion5"
-    alignment = read_tilt_series_star(path / "tomograms.star", "tomo200528_107.mrc", 35, 1.724)
+    alignment = read_tilt_series_star(path / "tomograms.star", "tomo200528_107.mrc", 35, Images(1.724))
     assert (alignment.aligned_shape, alignment.thickness_px, alignment.centre) == ((4000, 4000), 2000, "relion")
     assert alignment.images[0].angle_deg == -50.99
     assert alignment.axis_deg == pytest.approx(-90.5451)
     np.testing.assert_allclose(
         alignment.images[0].shift_px, -np.array(rotation(90.5451)) @ [9.537168 / 1.724, -19.87772 / 1.724], atol=1e-4
     )
-    alone = read_tilt_series_star(path / "tilt_series" / "tomo200528_107.star", "any.mrc", 35, 1.724)
+    alone = read_tilt_series_star(path / "tilt_series" / "tomo200528_107.star", "any.mrc", 35, Images(1.724))
     assert alone.images == alignment.images
     with pytest.raises(InputError, match="35 images but the stack holds 34"):
-        read_tilt_series_star(path / "tomograms.star", "tomo200528_107.mrc", 34, 1.724)
+        read_tilt_series_star(path / "tomograms.star", "tomo200528_107.mrc", 34, Images(1.724))
     with pytest.raises(InputError, match="none of which the name ts"):
-        read_tilt_series_star(path / "tomograms.star", "ts.mrc", 35, 1.724)
+        read_tilt_series_star(path / "tomograms.star", "ts.mrc", 35, Images(1.724))
 
 
 @needs_shared
@@ -331,10 +332,10 @@ def test_an_mdoc_is_an_angle_file(name, tmp_path):
 
 def test_the_pixel_size_of_a_table_must_fit(project):
     listing, _ = write_relion(project)
-    assert read_tilt_series_star(listing, "ts.mrc", len(ANGLES), PIXEL).excluded == DARK
-    assert read_tilt_series_star(listing, "ts.mrc", len(ANGLES), 2 * PIXEL).aligned_shape == (40, 35)
+    assert read_tilt_series_star(listing, "ts.mrc", len(ANGLES), Images(PIXEL)).excluded == DARK
+    assert read_tilt_series_star(listing, "ts.mrc", len(ANGLES), Images(2 * PIXEL)).aligned_shape == (40, 35)
     with pytest.raises(InputError, match="or a whole number of times as large"):
-        read_tilt_series_star(listing, "ts.mrc", len(ANGLES), 1.3 * PIXEL)
+        read_tilt_series_star(listing, "ts.mrc", len(ANGLES), Images(1.3 * PIXEL))
 
 
 def test_x_tilts_of_single_images_turn_the_specimen_once_more(project):
@@ -348,7 +349,7 @@ def test_x_tilts_of_single_images_turn_the_specimen_once_more(project):
         name, _, *rest = lines[number].split()
         lines[number] = " ".join([name, f"{x_tilts[s]:.6f}", *rest])
     table.write_text("\n".join(lines) + "\n")
-    made = read_tilt_series_star(table, "ts.mrc", len(ANGLES), PIXEL)
+    made = read_tilt_series_star(table, "ts.mrc", len(ANGLES), Images(PIXEL))
     assert made.local == table.name
     assert made.x_tilt_deg == pytest.approx(np.median(list(x_tilts.values())))
     columns = dict(zip(used, (lines[number].split() for number in rows), strict=True))

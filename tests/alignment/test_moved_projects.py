@@ -53,7 +53,7 @@ def test_a_folder_tells_what_is_missing(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "kind"),
     [
-        ("s.hdf", b"\x89HDF\r\n\x1a\n" + bytes(200), "is an HDF5 file"),
+        ("s.dat", b"\x89HDF\r\n\x1a\n" + bytes(200), "is an HDF5 file"),
         ("s.eer", b"II+\0\x08\0\0\0" + bytes(200), "holds the frames of one exposure (EER)"),
         ("s.npy", b"\x93NUMPY" + bytes(200), "is a NumPy array"),
     ],

@@ -179,5 +179,40 @@ def test_what_is_none_of_them_is_one_line(name, text, word, tmp_path):
     assert word in refusal_of(info(path))
 
 
+def test_angles_in_one_line_are_those_that_a_stack_takes(tmp_path):
+    """A row of an angle, its number and a dose is one image's."""
+    stack, angles = write_series(tmp_path)
+    lines = angles.read_text().split()
+    before = told(angles)
+    angles.write_text(" ".join(lines) + "\n")
+    assert told(angles) == {**before, "size_on_disk": angles.stat().st_size}
+    assert f"{len(lines)}, all in one line" in good("info", angles).stdout
+    good("reconstruct", stack, angles, "--method", "fbp", "--dry-run")
+    angles.write_text("-60.0 1\n")
+    assert told(angles)["angles"] == 1
+
+
+@pytest.mark.parametrize("words", [("info",), ("fsc", "other"), ("evaluate",)])
+@pytest.mark.parametrize("name", ["v.npy", "v.map"])
+def test_volumes_of_other_kinds_are_told_how_to_convert(words, name, tmp_path):
+    path = tmp_path / name
+    with path.open("wb") as stream:
+        np.save(stream, np.zeros((20, 20, 20), np.float32))
+    if name == "v.map":
+        with h5py.File(path, "w") as file:
+            file["image"] = np.zeros((20, 20, 20), np.float32)
+    given = [path if word == "other" else word for word in words]
+    said = refusal_of(call(given[0], path, *given[1:]))
+    kind = "a NumPy array" if name == "v.npy" else "an HDF5 file"
+    assert f"{path} is {kind}, but images and volumes are read from MRC files: convert it" in said
+
+
+def test_hdf5_is_described_by_any_of_its_endings(tmp_path):
+    for ending in ("h5", "hdf5", "hdf"):
+        with h5py.File(tmp_path / f"v.{ending}", "w") as file:
+            file["MDF/images/0/image"] = np.zeros((2, 3, 4), np.float32)
+        assert told(tmp_path / f"v.{ending}")["datasets"] == ["MDF/images/0/image  (2, 3, 4) float32"]
+
+
 def test_an_empty_folder_is_refused_as_before(tmp_path):
-    assert "is a folder; give a file" in info(tmp_path).stderr
+    assert "holds no tilt series: expected stacks and angle files of the same name" in info(tmp_path).stderr

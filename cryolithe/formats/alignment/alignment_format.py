@@ -74,11 +74,13 @@ class Stack:
         sections: how many there are.
         image_shape: pixels ``(y, x)`` of each.
         pixel_size_angstrom: by setting or header, or None.
+        pixel_size_asked: whether by setting.
     """
 
     sections: int
     image_shape: tuple[int, int]
     pixel_size_angstrom: float | None
+    pixel_size_asked: bool = False
 
 
 @dataclass(frozen=True)

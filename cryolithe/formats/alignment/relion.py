@@ -31,7 +31,8 @@ from cryolithe.formats.alignment.relion_listing import (
     one_table,
     series_tables,
 )
-from cryolithe.formats.alignment.tomogram_star import series_images, whole_multiple
+from cryolithe.formats.alignment.relion_pixels import Images, checked_pixels, is_resampled
+from cryolithe.formats.alignment.tomogram_star import PIXEL, STACK, find_named, series_images
 from cryolithe.formats.files import PathLike, printable
 from cryolithe.formats.image_rows import FileRows
 from cryolithe.formats.reading import Reading
@@ -45,10 +46,9 @@ def read_tilt_series_star(
     path: PathLike,
     tilts: PathLike,
     sections: int,
-    pixel_size_angstrom: float | None,
+    known: Images,
     order: ImageOrder | None = None,
     reading: Reading | None = None,
-    image_shape: tuple[int, int] | None = None,
 ) -> Alignment:
     """Read the table of one tilt series, or a table of series that names it.
 
@@ -56,10 +56,9 @@ def read_tilt_series_star(
         path: STAR file with ``rlnTomoYTilt``, ``rlnTomoZRot`` and shifts, or with ``rlnTomoTiltSeriesStarFile``.
         tilts: the stack; tells which series it is where the table lists series (see `relion_listing.series_tables`).
         sections: images of the stack.
-        pixel_size_angstrom: of the stack; shifts are in Å.
+        known: of the images of the stack: their pixels, as shifts are in Å, and their size.
         order: what is known of the order of the stack's images; None where the rows are the images.
         reading: through which files are read, where others ask for them too.
-        image_shape: pixels ``(y, x)`` of an image of the stack, for deformations.
 
     Raises:
         FileFormatError: if the file is no STAR file, lacks a column or holds what is no number.
@@ -79,10 +78,12 @@ def read_tilt_series_star(
         )
     images, note = one_table(found, tables, tilts)
     near = None if found.listed else listed_near(found.path, reading)
-    listed = _of_these_pixels(near.row, pixel_size_angstrom) if near else found.row
-    made = _alignment(images, listed, sections, pixel_size_angstrom)
-    if COEFFICIENTS in images and image_shape is not None:
-        made = _with_deformations(made, images, listed, image_shape)
+    listed = near.row if near else found.row
+    known = replace(known, named=known.named or _names_stack(images, listed, Path(tilts)))
+    listed = _of_these_pixels(listed, known) if near else listed
+    made = _alignment(images, listed, sections, known)
+    if COEFFICIENTS in images and known.shape is not None:
+        made = _with_deformations(made, images, listed, known.shape)
     ordered = [] if order is None else _order_notes(images, Path(tilts).name, sections, order)
     notes = [note, *(near.notes if near else ()), *_own_doubt(images), *ordered]
     return replace(made, notes=(*(line for line in notes if line), *made.notes))
@@ -92,7 +93,7 @@ def _with_deformations(
     made: Alignment, table: StarTable, listed: Mapping[str, str], image_shape: tuple[int, int]
 ) -> Alignment:
     """With the deformations of the images; a note where they cannot be read."""
-    of_table = _value(table.path, listed, "rlnTomoTiltSeriesPixelSize")
+    of_table = _value(table.path, listed, PIXEL)
     binned = round((made.pixel_size_angstrom or 1.0) / of_table) if of_table else 1
     try:
         fields = image_fields(listed, table.text(COEFFICIENTS), image_shape, binned)
@@ -138,14 +139,20 @@ def _order_notes(table: StarTable, name: str, sections: int, order: ImageOrder) 
     return [_other_stack(table, name), order.compared(table.path, places, angles, told)]
 
 
-def _of_these_pixels(listed: Mapping[str, str], pixel_size_angstrom: float | None) -> Mapping[str, str]:
+def _of_these_pixels(listed: Mapping[str, str], known: Images) -> Mapping[str, str]:
     """The row of a table that nobody gave; nothing where a stack was resampled, to which its sizes do not apply."""
     try:
-        of_table = float(listed.get("rlnTomoTiltSeriesPixelSize", "nan"))
+        of_table = float(listed.get(PIXEL, "nan"))
     except ValueError:
         return listed
-    times = (pixel_size_angstrom or math.nan) / of_table if of_table > 0 else math.nan
-    return {} if times > 1 and whole_multiple(times) is None else listed
+    return {} if of_table > 0 and is_resampled(known, of_table, listed) else listed
+
+
+def _names_stack(table: StarTable, listed: Mapping[str, str], tilts: Path) -> bool:
+    """Whether the images of a table are parts of this very stack, or the table that lists it names that for them."""
+    names = {value.partition(PART)[2] for value in _image_names(table)} | {listed.get(STACK, "").removesuffix(":mrc")}
+    found = (find_named(table.path, name) for name in names if name)
+    return tilts.exists() and any(path is not None and path.samefile(tilts) for path in found)
 
 
 def _other_stack(table: StarTable, name: str) -> str:
@@ -156,9 +163,31 @@ def _other_stack(table: StarTable, name: str) -> str:
     return f"{table.path.name} is of the images of {printable(stack)[:100]}; {name} is taken for them"
 
 
-def _alignment(
-    table: StarTable, series: Mapping[str, str], sections: int, pixel_size_angstrom: float | None
-) -> Alignment:
+def _pixels(path: Path, series: Mapping[str, str], known: Images) -> tuple[float, int, tuple[str, ...]]:
+    """The pixel size of images, how many times RELION's it is, and what to tell of it."""
+    of_table = _value(path, series, PIXEL)
+    if of_table is None:
+        if known.pixel_angstrom is None:
+            raise InputError(
+                f"{path} gives shifts in Å, but neither it nor the stack tells the pixel size; give --pixel-size"
+            )
+        return known.pixel_angstrom, 1, ()
+    found = checked_pixels(known, of_table, series, path)
+    notes = []
+    if found.of_table:
+        why = "which tells these very files" if known.listed or known.named else "which tells images of this size"
+        notes.append(
+            f"a pixel size of {found.angstrom:g} Å is taken from RELION's table, {why}, but the header says "
+            f"{known.pixel_angstrom:g} Å"
+        )
+    if found.binned > 1:
+        notes.append(
+            f"the stack's pixels are {found.binned} times those that RELION aligned; its sizes are divided by it"
+        )
+    return found.angstrom, found.binned, tuple(notes)
+
+
+def _alignment(table: StarTable, series: Mapping[str, str], sections: int, known: Images) -> Alignment:
     path = table.path
     for column in (TILT, AXIS, SHIFT_X, SHIFT_Y):
         if column not in table:
@@ -167,22 +196,7 @@ def _alignment(
             )
     numbers = {column: table.numbers(column) for column in (TILT, AXIS, SHIFT_X, SHIFT_Y)}
     x_tilt, own_x_tilts = read_x_tilts_deg(table)
-    notes = []
-    of_table = _value(path, series, "rlnTomoTiltSeriesPixelSize")
-    pixel = pixel_size_angstrom or of_table
-    if pixel is None:
-        raise InputError(
-            f"{path} gives shifts in Å, but neither it nor the stack tells the pixel size; give --pixel-size"
-        )
-    binned = whole_multiple(pixel / of_table) if of_table else 1
-    if binned is None:
-        raise InputError(
-            f"{path} is for pixels of {of_table:g} Å but those of the stack are {pixel:g} Å; expected the same, "
-            "or a whole number of times as large; "
-            "give the stack that was aligned, or its right --pixel-size"
-        )
-    if binned > 1:
-        notes.append(f"the stack's pixels are {binned} times those that RELION aligned; its sizes are divided by it")
+    pixel, binned, notes = _pixels(path, series, known)
     rows = []
     places, _ = _sections(table, sections)
     columns = (numbers[c] for c in (TILT, AXIS, SHIFT_X, SHIFT_Y))
@@ -210,7 +224,7 @@ def _alignment(
             thickness_px=z_size,
             x_tilt_deg=x_tilt,
             pixel_size_angstrom=pixel,
-            notes=tuple(notes),
+            notes=notes,
             local=path.name if own_x_tilts.any() else "",
         )
     except GeometryError as error:
@@ -270,15 +284,8 @@ def _of_stack(named: Named, stack: Stack) -> Alignment:
     # The images of a table that names single files are in the order of its rows.
     listed = named.angles is None and named.tilts.suffix.lower() in RELION.tables
     order = None if listed else image_order(named, stack.sections)
-    return read_tilt_series_star(
-        named.files["star"],
-        named.tilts,
-        stack.sections,
-        stack.pixel_size_angstrom,
-        order,
-        named.reading,
-        stack.image_shape,
-    )
+    known = Images(stack.pixel_size_angstrom, stack.pixel_size_asked, stack.image_shape, listed=listed)
+    return read_tilt_series_star(named.files["star"], named.tilts, stack.sections, known, order, named.reading)
 
 
 def _of_series(named: Named) -> dict[str, Path]:

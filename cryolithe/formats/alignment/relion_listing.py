@@ -21,6 +21,7 @@ from cryolithe.formats.alignment.tomogram_star import (
     STACK,
     find_named,
     of_volumes,
+    row_values,
 )
 from cryolithe.formats.files import PathLike, printable
 from cryolithe.formats.reading import Reading
@@ -180,12 +181,8 @@ def _listed_in(other: Path, path: Path, reading: Reading) -> Listed | None:
         for row, value in enumerate(table.text(SERIES)):
             named = find_named(other, value) if value.endswith(path.name) else None
             if named is not None and named.samefile(path):
-                return Listed(other, _row(table, row))
+                return Listed(other, row_values(table, row))
     return None
-
-
-def _row(table: StarTable, row: int) -> dict[str, str]:
-    return {column: table.value(column, row) for column in table.names}
 
 
 def _differing(one: Listed, other: Listed) -> str:
@@ -224,7 +221,7 @@ def series_tables(path: Path, tilts: PathLike, reading: Reading) -> SeriesTables
         return SeriesTables(path, tables)
     row = _row_of(listing, tilts, reading)
     chosen = listing.value(NAME, row)
-    listed = Listed(path, _row(listing, row))
+    listed = Listed(path, row_values(listing, row))
     note = f"series {chosen} of {path.name} is taken"
     own = listed.row.get(SERIES, "")
     if not own:

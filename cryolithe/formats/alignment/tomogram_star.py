@@ -13,11 +13,11 @@ from pathlib import Path
 
 from cryolithe.errors import FileFormatError, InputError
 from cryolithe.files.names import is_file
+from cryolithe.formats.alignment.relion_pixels import named_stack, pixels_of
 from cryolithe.formats.cells import UnreadableCellError, told_number
 from cryolithe.formats.files import PathLike, printable, replacing
 from cryolithe.formats.reading import Reading
 from cryolithe.formats.series_entry import SeriesEntry
-from cryolithe.formats.stacks.mrc import read_mrc
 from cryolithe.formats.star_tables import LIMIT_BYTES, StarTable, read_star, star_document
 
 NAME, SERIES, STACK = "rlnTomoName", "rlnTomoTiltSeriesStarFile", "rlnTomoTiltSeriesName"
@@ -25,8 +25,8 @@ VOLUME, BINNING = "rlnTomoReconstructedTomogram", "rlnTomoTomogramBinning"
 PIXEL, DEPTH, IMAGE = "rlnTomoTiltSeriesPixelSize", "rlnTomoSizeZ", "rlnMicrographName"
 SIZES = ("rlnTomoSizeX", "rlnTomoSizeY", "rlnTomoSizeZ")
 HALVES = ("rlnTomoReconstructedTomogramHalf1", "rlnTomoReconstructedTomogramHalf2")
-SAME_MULTIPLE = 0.02  # of a whole multiple, within which pixels are one
 OWN_COPY = "_cryolithe"  # how names of tables end that this program writes with its volumes in them
+MOVIE = "rlnMicrographMovieName"
 EVEN, ODD = "rlnMicrographNameEven", "rlnMicrographNameOdd"
 
 
@@ -60,10 +60,11 @@ def read_tomogram_star(path: PathLike, reading: Reading | None = None) -> tuple[
                 told[setting] = _positive(table, tag, row)
             except UnreadableCellError as error:
                 unreadable[setting] = str(error)
-        binned = _binned(stack, told.get("pixel_size") or 0.0)
-        if told.get("pixel_size") and binned == 1:
+        of_table = told.get("pixel_size") or 0.0
+        pixels = pixels_of(named_stack(stack), of_table, row_values(table, row)) if of_table else None
+        if pixels is not None and pixels.binned == 1:
             settings["pixel_size"] = table.value(PIXEL, row)
-        depth = (told.get("thickness") or 0.0) / binned or None
+        depth = (told.get("thickness") or 0.0) / (pixels.binned if pixels else 1) or None
         entry = SeriesEntry(row + 1, stack, None, None, settings, name, problem, depth, unreadable=unreadable)
         entries.append(entry)
     stacks = [entry.tilts for entry in entries]
@@ -78,6 +79,11 @@ def read_tomogram_star(path: PathLike, reading: Reading | None = None) -> tuple[
     return tuple(entries)
 
 
+def row_values(table: StarTable, row: int) -> dict[str, str]:
+    """What a row of a table says, by column."""
+    return {column: table.value(column, row) for column in table.names}
+
+
 def of_volumes(column: str) -> bool:
     """Whether a column of a table of tomograms tells where volumes are, and not of what images they are."""
     return column.startswith(VOLUME) or column == BINNING
@@ -89,7 +95,12 @@ def is_tomogram_table(path: Path, reading: Reading) -> bool:
         tables = reading(read_star, path)
     except InputError:
         return True
-    return any(SERIES in table for table in tables) or not any(IMAGE in table for table in tables)
+    return any(SERIES in table for table in tables) or not any(map(_of_one_series, tables))
+
+
+def _of_one_series(table: StarTable) -> bool:
+    """Whether a table is of the images of a series, or of the movies of which they will be made."""
+    return IMAGE in table or (MOVIE in table and NAME not in table)
 
 
 def listed_series(path: Path, reading: Reading) -> tuple[Path, ...]:
@@ -141,6 +152,16 @@ def half_images(path: Path, reading: Reading) -> tuple[tuple[Path, ...], tuple[P
     return halves
 
 
+def _of_movies(path: Path, reading: Reading) -> str:
+    """What to do with the table of a series that has no images yet; empty for any other table."""
+    if not any(MOVIE in table for table in reading(read_star, path)):
+        return ""
+    return (
+        f"{path} is the table of one series whose movies ({MOVIE}) are not corrected yet: it lacks {IMAGE} and an "
+        "alignment; give the series' table of RELION's AlignTiltSeries"
+    )
+
+
 def _image_files(path: Path, column: str, reading: Reading) -> tuple[Path, ...]:
     """The files that a column of a series' table names."""
     tables = [found for found in reading(read_star, path) if IMAGE in found]
@@ -148,6 +169,8 @@ def _image_files(path: Path, column: str, reading: Reading) -> tuple[Path, ...]:
         raise InputError(f"{path} holds {len(tables)} series; give a file for each, as RELION-5 writes them")
     names = tables[0].text(column) if tables and column in tables[0] else []
     halves = "; RELION-5 writes it if motion correction saves images for denoising" if column != IMAGE else ""
+    if not tables and (told := _of_movies(path, reading)):
+        raise InputError(told)
     if not names:
         raise InputError(f"{path} lists no images: expected the column {column}{halves}")
     if all(name.strip().lower() in ("", "none") for name in names):
@@ -309,33 +332,12 @@ def _stack(table: StarTable, row: int, series: Path, reading: Reading) -> tuple[
     return _found(table.path, names[0]), ""
 
 
-def _binned(stack: Path, pixel_angstrom: float) -> int:
-    """How many times the table's pixels those of a stack are: such a stack was binned after it was aligned.
-
-    1 as well where they are no whole multiple, or nothing is known: many headers hold no pixel size, or a wrong one.
-    """
-    if not pixel_angstrom or stack.suffix.lower() not in (".mrc", ".mrcs", ".st", ".ali"):
-        return 1
-    try:
-        here = read_mrc(stack).voxel_size_angstrom or 0.0
-    except InputError:
-        return 1  # told when the series is looked at
-    return whole_multiple(here / pixel_angstrom) or 1
-
-
-def whole_multiple(times: float) -> int | None:
-    """How many times pixels are others, to 2 %; None if that is no whole number from 1."""
-    if not 0.5 < times < math.inf or abs(times - round(times)) > SAME_MULTIPLE * times:
-        return None
-    return round(times)
-
-
 def _images(series: Path, name: str, reading: Reading) -> list[str]:
     """Names of the images in a series' own file; where it holds several series, of that with this name."""
     tables = [found for found in reading(read_star, series) if IMAGE in found]
     chosen = tables if len(tables) == 1 else [found for found in tables if found.block == name]
     if not tables:
-        raise FileFormatError(f"{series} has no column {IMAGE}")
+        raise FileFormatError(_of_movies(series, reading) or f"{series} has no column {IMAGE}")
     if not chosen:
         raise InputError(f"{series} holds {len(tables)} series, none of which is called {printable(name)[:100]}")
     if not len(chosen[0]):

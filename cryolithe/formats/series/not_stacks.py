@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from cryolithe.files.names import is_file
+from cryolithe.formats.stacks.mrc_header import of_other_kind
 from cryolithe.formats.volumes.tiff import ENDINGS
 
 # How files of other kinds begin; EER frames are BigTIFF.
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-_BEGINNINGS = {b"\x89HDF\r\n\x1a\n": "an HDF5 file", b"\x93NUMPY": "a NumPy array"}
 _WARP = "is an alignment of Warp and holds no images: give the stack, and this file with --warp"
 _ENDINGS = {
     ".tomostar": _WARP,
@@ -45,13 +45,7 @@ def what_else(path: Path) -> str:
             f"{path} is a TIFF file, but images are read from MRC files, whose rows begin at the bottom: convert it "
             f"(IMOD: tif2mrc {path.name} {path.stem}.mrc)"
         )
-    for start, kind in _BEGINNINGS.items():
-        if beginning.startswith(start):
-            return (
-                f"{path} is {kind}, but images are read from MRC files: convert it (EMAN2's e2proc2d.py, or mrcfile "
-                "in Python)"
-            )
-    return ""
+    return of_other_kind(path, beginning)
 
 
 def _folder(path: Path) -> str:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from cryolithe.formats.alignment.alignments import files_beside
 from cryolithe.formats.alignment.imod_beside import ON_THE_WAY
 from cryolithe.formats.alignment.pairing import pair
 from cryolithe.formats.alignment.stack_state import is_aligned_name, mdocs_beside, series_name, stack_state
+from cryolithe.formats.alignment.tomogram_star import OWN_COPY, listed_series
 from cryolithe.formats.files import PathLike, file_beside, unreadable
 from cryolithe.formats.reading import Reading
 from cryolithe.formats.series.not_stacks import what_else
@@ -44,6 +44,7 @@ _ASIDE = re.compile(r"_(orig|fixed|original|cutviews\d+)$", re.IGNORECASE)
 _XRAY = re.compile(r"_xray$", re.IGNORECASE)  # of ccderaser
 # Fewer images are those of a map, or of a search.
 FEWEST_IMAGES = 3
+_MOST_TABLES, _LARGEST_LIST_BYTES = 50, 2_000_000
 
 
 class NoSeriesError(InputError):
@@ -58,11 +59,26 @@ class FolderContent:
         entries: the series, in the order of their paths; ``line`` counts them from 1.
         left_out: stacks that are taken for no series, because there are no angles beside them.
         other: stacks that are none, whatever they are called: of fewer than 3 images, or the pieces of a montage.
+        halves: stacks of half the frames whose whole stack is not there; those of one series side by side.
+        compressed: compressed stacks that have angles or an alignment beside them, or are called aligned.
     """
 
     entries: tuple[SeriesEntry, ...]
     left_out: tuple[Path, ...]
     other: tuple[Path, ...] = ()
+    halves: tuple[Path, ...] = ()
+    compressed: tuple[Path, ...] = ()
+
+    @property
+    def reasons(self) -> dict[str, tuple[Path, ...]]:
+        """Why stacks are taken for no series, and which."""
+        found = {
+            "no angle file beside it": self.left_out,
+            "no tilt series (fewer than 3 images, or a montage)": self.other,
+            "halves without their whole stack (give each two with --even and --odd)": self.halves,
+            "compressed (unpack it, or give it alone with its files)": self.compressed,
+        }
+        return {why: stacks for why, stacks in found.items() if stacks}
 
 
 @dataclass
@@ -94,7 +110,9 @@ def read_session_folder(path: PathLike, reading: Reading | None = None) -> Folde
     folder, reading = Path(path), reading or Reading()
     groups: dict[tuple[Path, str], _Series] = {}
     try:
-        for stack in _stacks(folder):
+        everything = _everything(folder)
+        stacks, halves = _stacks(everything)
+        for stack in stacks:
             base = series_name(stack)
             group = groups.setdefault((stack.parent, base), _Series(stack.parent, base))
             (group.aligned if is_aligned_name(stack) else group.plain).append(stack)
@@ -107,18 +125,59 @@ def read_session_folder(path: PathLike, reading: Reading | None = None) -> Folde
     none = [stack for entry, stacks in found if entry is None for stack in stacks]
     other = tuple(stack for stack in none if _is_other(stack, reading))
     left_out = tuple(stack for stack in none if stack not in other)
+    halves = [half for half in halves if not _is_other(half, reading)]
+    compressed = _compressed(everything)
     if not entries:
         lacking = "stacks have no angle file (.tlt, .rawtlt, _TLT.txt) beside them, and no .mdoc of a tilt series"
         also = f"; {len(left_out)} {lacking}" if left_out else ""
+        also += f"; {len(other)} stacks have fewer than {FEWEST_IMAGES} images, or are of a montage" if other else ""
+        also += _without_whole(halves) if halves else ""
+        also += (
+            f"; {_names(compressed)} is compressed: unpack it, or give it alone with its files" if compressed else ""
+        )
         if not also and (is_other := what_else(folder)):
             raise NoSeriesError(is_other)
+        if table := _table_of_series(everything, reading):
+            also += f"; {table} lists tilt series of RELION: give that table"
         raise NoSeriesError(f"{folder} holds no tilt series: expected stacks and angle files of the same name{also}")
     numbered = tuple(replace(entry, line=number) for number, entry in enumerate(entries, 1))
-    return FolderContent(numbered, left_out, other)
+    return FolderContent(numbered, left_out, other, tuple(halves), tuple(compressed))
 
 
-def _stacks(folder: Path) -> Iterator[Path]:
-    """Files that may be tilt series, sorted, here and one level below."""
+def _table_of_series(everything: list[Path], reading: Reading) -> Path | None:
+    """The first table of RELION in a folder that lists tilt series."""
+    tables = [path for path in everything if path.suffix.lower() == ".star" and path.is_file()]
+    for path in sorted(tables, key=lambda path: path.stem.endswith(OWN_COPY))[:_MOST_TABLES]:
+        # Particles' tables are far larger, and take seconds to read.
+        with suppress(InputError, OSError):
+            if path.stat().st_size <= _LARGEST_LIST_BYTES and listed_series(path, reading):
+                return path
+    return None
+
+
+def _without_whole(halves: list[Path]) -> str:
+    """What to do with halves where there is nothing else."""
+    first = half_of(_whole_name(halves[0]))
+    others = [
+        half
+        for half in halves[1:]
+        if first and half.parent == halves[0].parent and half_of(_whole_name(half)) == first.other
+    ]
+    even, odd = (path.name for path in (halves[0], others[0] if others else Path("...")))
+    if first and not first.first:
+        even, odd = odd, even
+    return (
+        f"; {_names(halves)} are halves without their whole stack: give each two, with the angles or the alignment of "
+        f"the whole (--even {even} --odd {odd})"
+    )
+
+
+def _names(paths: list[Path]) -> str:
+    return ", ".join(path.name for path in paths[:4]) + (", ..." if len(paths) > 4 else "")
+
+
+def _everything(folder: Path) -> list[Path]:
+    """All that a folder holds, and what is one level below, sorted."""
     inside = sorted(folder.iterdir())
     stems = {path.stem for path in inside if path.suffix.lower() in STACK_SUFFIXES}
     below = [sub for sub in inside if sub.is_dir() and not sub.name.startswith(".") and sub.suffix != ".partial"]
@@ -128,21 +187,53 @@ def _stacks(folder: Path) -> Iterator[Path]:
     # What AreTomo writes for IMOD of a stack is that series once more.
     below = [sub for sub in below if not (sub.name.endswith(_FOR_IMOD) and sub.name.removesuffix(_FOR_IMOD) in stems)]
     deeper = (path for sub in below if os.access(sub, os.R_OK | os.X_OK) for path in sorted(sub.iterdir()))
-    everything = (*inside, *deeper)
-    stacks = [path for path in everything if path.suffix.lower() in STACK_SUFFIXES]
-    bases = {(path.parent, path.stem) for path in stacks}
-    wholes = {(path.parent, _whole_name(path)) for path in stacks}
+    return [*inside, *deeper]
+
+
+def _stacks(everything: list[Path]) -> tuple[list[Path], list[Path]]:
+    """Files that may be tilt series; and halves of such, those whose whole is not there."""
+    named = [path for path in everything if path.suffix.lower() in STACK_SUFFIXES]
+    bases = {(path.parent, path.stem) for path in named}
+    wholes = {(path.parent, _whole_name(path)) for path in named}
     halves = {(parent, half) for parent, name in wholes if (half := half_of(name))}
-    for path in everything:
+    stacks, alone = [], []
+    for path in named:
         aside = _ASIDE.search(path.stem)
         # One with angles of its own name is a series.
         if not aside and not _angle_files(path.parent, path.stem, path.stem):
             aside = ON_THE_WAY.search(path.stem) or _XRAY.search(path.stem)
         if aside and {(path.parent, path.stem[: aside.start()] + end) for end in ("", "_ali")} & bases:
             continue
-        named = path.suffix.lower() in STACK_SUFFIXES and not path.name.startswith(".")
-        if named and not _PRODUCT.search(path.stem) and path.is_file() and not _is_half(path, wholes, halves):
-            yield path
+        if path.name.startswith(".") or _PRODUCT.search(path.stem) or not path.is_file():
+            continue
+        if not _is_half(path, wholes, halves):
+            stacks.append(path)
+        elif (whole := _whole_of_half(path)) and (path.parent, whole) not in wholes and not _PRODUCT.search(whole):
+            alone.append(path)
+    return stacks, sorted(alone, key=lambda path: (path.parent, _whole_of_half(path), path.name))
+
+
+def _whole_of_half(stack: Path) -> str:
+    """The name of the stack of which one is a half; empty where it is none."""
+    half = half_of(_whole_name(stack))
+    return half.before if half else ""
+
+
+def _compressed(everything: list[Path]) -> list[Path]:
+    """Compressed stacks that would be series: by their name, or by what lies beside them."""
+    names = {(path.parent, path.name) for path in everything}
+    found = []
+    for path in everything:
+        stack = path.with_suffix("")  # as it is called unpacked
+        if path.suffix.lower() not in (".gz", ".bz2") or stack.suffix.lower() not in STACK_SUFFIXES:
+            continue
+        if path.name.startswith(".") or _PRODUCT.search(stack.stem) or (stack.parent, stack.name) in names:
+            continue
+        base = series_name(stack)
+        beside = _angle_files(stack.parent, base, stack.stem) or mdocs_beside(stack) or files_beside(stack)
+        if path.is_file() and (beside or is_aligned_name(stack)):
+            found.append(path)
+    return found
 
 
 def _whole_name(stack: Path) -> str:

@@ -59,14 +59,18 @@ def read_angles_of(path: PathLike, sections: int, reading: Reading | None = None
     path, reading = Path(path), reading or Reading()
     angles = read_angles_deg(path, reading)
     if len(angles) == 1 < FEWEST_COUNTED <= sections and path.suffix.lower() != ".mdoc":
-        line = reading(_only_line, path)
+        line = reading(angles_in_one_line, path)
         if len(line) == sections:
             return line
     return angles
 
 
-def _only_line(path: Path) -> tuple[float, ...]:
-    """The angles of a file of one line; none where it holds anything else."""
+def angles_in_one_line(path: Path) -> tuple[float, ...]:
+    """The angles of a file whose one line has several, degrees, or its only one; none where it has anything else.
+
+    Raises:
+        InputError: if the file cannot be read.
+    """
     lines = (line.partition("#")[0].strip() for line in read_text(path, "an angle file", LIMIT_BYTES).splitlines())
     angles = tuple(finite_numbers(_COLUMNS.split(next(line for line in lines if line).rstrip(",;"))) or ())
     try:

@@ -29,6 +29,7 @@ from cryolithe.formats.stacks.mrc_header import (
     VolumeStatistics,
     byte_orders,
     has_map_stamp,
+    of_other_kind,
     understand,
 )
 from cryolithe.formats.stacks.mrc_writer import VolumeWriter, write_stack, write_volume
@@ -128,6 +129,8 @@ def read_mrc(path: PathLike) -> MrcArray:
             raw = bytes(content[:HEADER_BYTES])
     except OSError as error:
         raise unreadable(path, error) from error
+    if other := of_other_kind(path, raw):
+        raise FileFormatError(other)
     if size < HEADER_BYTES:
         raise FileFormatError(
             f"{path} is not an MRC file: expected at least a header of {HEADER_BYTES} bytes, found {size} bytes"

@@ -36,6 +36,7 @@ VOLUME_STACK_SPACE_GROUPS = range(401, 631)
 IMOD_STAMP = 1146047817  # word 39 of files written by IMOD; bit 0 of word 40 then says that bytes are signed
 LARGEST_AXIS_PX = 2**24
 MOST_LABELS = 10
+_OTHER_KINDS = {b"\x89HDF\r\n\x1a\n": "an HDF5 file", b"\x93NUMPY": "a NumPy array"}  # by how they begin
 
 
 @dataclass(frozen=True)
@@ -115,6 +116,17 @@ def byte_orders(raw: bytes | bytearray) -> tuple[tuple[ByteOrder, ByteOrder], bo
     except ValueError:
         return ("<", ">"), False
     return (("<", ">") if stamped == "<" else (">", "<")), True
+
+
+def of_other_kind(path: Path, raw: bytes) -> str:
+    """What a file is that begins as those of another format, and what to do; empty for any other beginning."""
+    for start, kind in _OTHER_KINDS.items():
+        if raw.startswith(start):
+            return (
+                f"{path} is {kind}, but images and volumes are read from MRC files: convert it (EMAN2's e2proc2d.py "
+                "and e2proc3d.py, or mrcfile in Python)"
+            )
+    return ""
 
 
 def has_map_stamp(raw: bytes) -> bool:

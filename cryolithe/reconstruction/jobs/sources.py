@@ -219,7 +219,7 @@ def read_sources(files: SourceFiles, settings: ReconstructSettings) -> Sources:
     sections, height, width = images.shape
     pixel = pixel_size(named, mrc, settings.pixel_size)
     if files.format is not None:
-        stack = Stack(sections, (height, width), pixel.angstrom)
+        stack = Stack(sections, (height, width), pixel.angstrom, settings.pixel_size is not None)
         alignment = files.format.read(named, stack)
         against = alignment_doubts(named, stack, alignment, files.format.any_sign)
     else:
