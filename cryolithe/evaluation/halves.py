@@ -125,7 +125,10 @@ def _width(half: HalfVolume) -> float:
 def write_average(
     halves: tuple[HalfVolume, HalfVolume], path: Path, label: str, overwrite: bool
 ) -> tuple[dict[str, Any], str]:
-    """Write the mean of the densities of two halves in their type of values, else as float32, section by section.
+    """Write the mean of the densities of two halves, section by section.
+
+    Of 8-bit values it is scaled anew, of two halves of float16 it is float16, else float32: the mean of whole numbers
+    is none.
 
     Returns:
         what a record tells of its scaling, as that of a reconstruction does, empty for floating point; and what to tell
@@ -141,7 +144,8 @@ def write_average(
         return (first.density(z) + second.density(z)) / np.float32(2)
 
     int8, labels = None, [label]
-    dtype = voxels.dtype if voxels.dtype == second.volume.voxels.dtype else np.dtype(np.float32)
+    kept = voxels.dtype == second.volume.voxels.dtype and voxels.dtype in (np.int8, np.float16)
+    dtype = voxels.dtype if kept else np.dtype(np.float32)
     if dtype == np.int8:
         seen = RunningStatistics()
         for z in range(len(voxels)):
