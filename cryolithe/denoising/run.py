@@ -155,6 +155,8 @@ def _denoise_one(
     place, watcher = context
     item, started = view.item, time.monotonic()
     applied = method.apply(job, view, weights, place, watcher)
+    if coarse := view.target.coarse(applied.statistics):
+        watcher.note(coarse)
     seconds = {**times, "denoising": time.monotonic() - started}
     watcher.stage("Comparing before and after", 1)
     try:
@@ -235,6 +237,7 @@ def _write_record(
                 "dtype": view.target.dtype.name,
                 "contrast": source.get("volume", {}).get("contrast"),
                 "statistics": asdict(applied.statistics),
+                **view.target.scaling,
             },
             "method": {
                 "name": method.name,
