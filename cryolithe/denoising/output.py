@@ -13,7 +13,14 @@ from numpy.typing import NDArray
 
 from cryolithe.errors import OutputError
 from cryolithe.formats import RunningStatistics, VolumeStatistics, VolumeWriter
-from cryolithe.formats.files import MRC_VOLUME_ENDINGS, check_ending, refuse_existing, replacing, unwritable
+from cryolithe.formats.files import (
+    MRC_VOLUME_ENDINGS,
+    all_or_none,
+    check_ending,
+    refuse_existing,
+    replacing,
+    unwritable,
+)
 from cryolithe.formats.leftovers import remove_leftovers, temporary_beside
 from cryolithe.formats.stacks.mrc_header import MODES
 from cryolithe.formats.volumes.int8 import Int8Scale
@@ -186,7 +193,8 @@ def _write_sequence(target: Target, volume: VolumeFile, stored: Callable[[int], 
         target.path.mkdir(exist_ok=True)
     except OSError as error:
         raise unwritable(target.path, error) from error
-    for z, name in enumerate(volume.names):
-        plane = stored(z)
-        with replacing(target.path / name, overwrite) as temporary:
-            write_tiff(temporary, lambda _, p=plane: p, (1, *plane.shape), target.dtype, volume.voxel_size_angstrom)  # type: ignore[misc]
+    with all_or_none(target.path / name for name in volume.names):
+        for z, name in enumerate(volume.names):
+            plane = stored(z)
+            with replacing(target.path / name, overwrite) as temporary:
+                write_tiff(temporary, lambda _, p=plane: p, (1, *plane.shape), target.dtype, volume.voxel_size_angstrom)  # type: ignore[misc]
