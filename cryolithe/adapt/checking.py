@@ -121,7 +121,7 @@ def why_not(check: Check, before: Check, most_loss_db: float) -> str:
     if check.anchor_db < before.anchor_db - most_loss_db:
         return f"it lost more than {most_loss_db:g} dB on simulated specimens"
     if check.score < before.score + CHANCE * abs(before.score):
-        return f"it gains less than {CHANCE:.0%} on raw data, which may be chance"
+        return f"both FSC together gain less than {CHANCE:.0%}, which may be chance"
     return ""
 
 

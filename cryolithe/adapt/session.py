@@ -221,6 +221,22 @@ def _update(state: TrainState, config: AdaptConfig, training: TrainConfig, rate:
     return norm
 
 
+def _which(check: Check, steps: int) -> str:
+    """Which weights were checked, of a run of so many steps."""
+    way = "" if check.share == 1.0 else f"{100 * check.share:g} % of the way to "
+    return f"{way}those after step {check.step} of {steps}"
+
+
+def _what_ended(steps: int, most: int | None) -> str:
+    """Which option ended a run after so many steps.
+
+    Args:
+        steps: done.
+        most: that were asked for, or None.
+    """
+    return f"--steps {most} ended the run" if most is not None and steps >= most else "--minutes ended the run"
+
+
 class _Recorder(Recorder):
     """What is done after a step: logs, checks, states, the best weights."""
 
@@ -284,8 +300,9 @@ class _Recorder(Recorder):
         if best is None:
             last = max(self.checks[1:], key=lambda check: check.score)
             raise ModelError(
-                f"no model is written, for none is better than {self.work.model.name}: after {last.step} steps "
-                f"{why_not(last, before, limit)} ({last.words}; before: {before.words}); give more --minutes, a lower "
+                f"no model is written, for none is better than {self.work.model.name}: the best of the checked "
+                f"weights are {_which(last, state.step)}: {why_not(last, before, limit)} ({last.words}; before: "
+                f"{before.words}); {_what_ended(state.step, self.work.config.steps)}: give more, a lower "
                 f"--learning-rate or more series, or keep {self.work.model.name}; all checks are in {self.folder}"
             )
         with replacing(self.work.output, overwrite=True) as temporary:

@@ -75,8 +75,9 @@ def command(
 
     A quarter of each series' rows is held back (of series that are too small for that, a quarter of them). There the
     model is checked against raw data that it did not see: the other half, and left-out tilts; and on simulated
-    specimens. The best of the checked weights are written, or none, with exit code 2, if all of them are worse than
-    the model was.
+    specimens. Written are the best of those checked weights that agree at least as well with the other half, whose two
+    FSC together gain 3 % or more (less may be chance), and that lose no more than 0.1 dB on simulated specimens; if
+    there are none, nothing is written, with exit code 2.
 
     Give here what you reconstruct with: a model that learned from images with their CTF corrected (--ctf) or weighed by
     dose (--dose-weight) is to be applied to such images, and the other way round.

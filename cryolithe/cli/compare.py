@@ -232,7 +232,7 @@ def _write(found: Comparison, figures: list[Drawn], given: _Given, known: Beside
     from cryolithe.comparison.advice import advice
     from cryolithe.comparison.html import About, as_csv, render, score_table
     from cryolithe.comparison.sure import sure_lines
-    from cryolithe.formats.files import replacing
+    from cryolithe.formats.files import all_or_none, replacing
     from cryolithe.formats.record import hashed
     from cryolithe.report.json_files import write_json
 
@@ -253,10 +253,11 @@ def _write(found: Comparison, figures: list[Drawn], given: _Given, known: Beside
     record["settings"] = given.settings.model_dump(mode="json")
     # All is made before the first is written: those that are there keep a repeated command from going on.
     texts = {outputs.cells: as_csv(found), outputs.page: render(found, told, figures, about)}
-    write_json(outputs.numbers, record)
-    for path, text in texts.items():
-        with replacing(path, overwrite=True) as temporary:
-            temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
+    with all_or_none([outputs.numbers, *texts]):
+        write_json(outputs.numbers, record)
+        for path, text in texts.items():
+            with replacing(path, overwrite=True) as temporary:
+                temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
     heads, rows = score_table(found)
     shown = [0, 1, 3, heads.index("confirmed gain"), len(heads) - 1]
     lines = [[line[column] for column in shown] for line in ([*heads], *rows)]

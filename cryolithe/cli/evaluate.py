@@ -80,7 +80,7 @@ def command(output: Path | None, overwrite: bool, device: str, **options: Any) -
     from cryolithe.evaluation.html import render, resolution_rows, summary_rows
     from cryolithe.evaluation.inputs import Request, load
     from cryolithe.evaluation.on_device import transforms_on
-    from cryolithe.formats.files import make_folder, replacing, sync
+    from cryolithe.formats.files import all_or_none, make_folder, replacing, sync
     from cryolithe.formats.record import hashed
     from cryolithe.machine.device import choose_device
     from cryolithe.report.json_files import write_json
@@ -111,7 +111,7 @@ def command(output: Path | None, overwrite: bool, device: str, **options: Any) -
     make_folder(page.parent)
     inputs = {name: path for name in INPUTS if (path := given[name]) is not None}
     record = {"cryolithe": __version__, "inputs": hashed(inputs), "request": request, "evaluation": found}
-    with replacing(page, overwrite=True) as temporary:
+    with all_or_none((page, numbers, agreement)), replacing(page, overwrite=True) as temporary:
         temporary.write_text(text, encoding="utf-8")
         sync(temporary)  # before anything of this evaluation has its name: on a full disk nothing is left
         _write_agreement(agreement, found, shown)

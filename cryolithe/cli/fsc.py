@@ -15,7 +15,7 @@ from cryolithe.errors import OutputError, SettingsError
 from cryolithe.evaluation.comparing import SHARED_NETWORK, check_mask, check_pair, doubts_about_mask, parse_wedge
 from cryolithe.evaluation.heldout import opposite_z
 from cryolithe.evaluation.pair_doubts import Looks, doubts_about
-from cryolithe.formats.files import check_ending, check_json, check_place
+from cryolithe.formats.files import all_or_none, check_ending, check_json, check_place
 from cryolithe.formats.record import hashed, read_record_beside
 from cryolithe.formats.volumes.volume_file import IS_VOLUME, open_volume_file, refuse_stack, upright
 from cryolithe.formats.volumes.volume_kind import refuse_map
@@ -111,29 +111,30 @@ def command(
     for doubt in doubts_about(pair, curve):
         click.echo(f"Warning: {doubt}", err=True)
     click.echo("\n".join(_table(curve, voxel_size) + _summary(curve, voxel_size)))
-    if json_path is not None:
-        write_json(
-            json_path,
-            {
-                "cryolithe": __version__,
-                "inputs": hashed({"a": volumes[0], "b": volumes[1], **({"mask": mask_path} if mask_path else {})}),
-                "volumes": volumes,
-                "mask": mask_path,
-                "shape_zyx": a.voxels.shape,
-                "voxel_size_angstrom": voxel_size,
-                "tilt_range_deg": tilt_range_deg,
-                "fsc": curve,
-                "mean": {name: mean_correlation(values) for name, values in curve.columns().items()},
-                "resolution": {
-                    name: {str(t): _resolution(values, curve, t, voxel_size) for t in THRESHOLDS}
-                    for name, values in curve.columns().items()
+    with all_or_none([path for path in (json_path, plot_path) if path is not None]):
+        if json_path is not None:
+            write_json(
+                json_path,
+                {
+                    "cryolithe": __version__,
+                    "inputs": hashed({"a": volumes[0], "b": volumes[1], **({"mask": mask_path} if mask_path else {})}),
+                    "volumes": volumes,
+                    "mask": mask_path,
+                    "shape_zyx": a.voxels.shape,
+                    "voxel_size_angstrom": voxel_size,
+                    "tilt_range_deg": tilt_range_deg,
+                    "fsc": curve,
+                    "mean": {name: mean_correlation(values) for name, values in curve.columns().items()},
+                    "resolution": {
+                        name: {str(t): _resolution(values, curve, t, voxel_size) for t in THRESHOLDS}
+                        for name, values in curve.columns().items()
+                    },
                 },
-            },
-        )
-        click.echo(f"Numbers: {json_path}")
-    if plot_path is not None:
-        plot_fsc(plot_path, curve, voxel_size, title=f"{volumes[0].name} and {volumes[1].name}")
-        click.echo(f"Plot: {plot_path}")
+            )
+            click.echo(f"Numbers: {json_path}")
+        if plot_path is not None:
+            plot_fsc(plot_path, curve, voxel_size, title=f"{volumes[0].name} and {volumes[1].name}")
+            click.echo(f"Plot: {plot_path}")
 
 
 def _read(path: Path, is_volume: bool) -> tuple[Volume, bool]:

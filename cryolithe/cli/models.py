@@ -12,7 +12,7 @@ from cryolithe.cli.complete import complete_any_model, complete_model
 from cryolithe.cli.numbers import FiniteRange
 from cryolithe.errors import CryoLitheError, ModelError, OutputError
 from cryolithe.files.hashing import file_sha256
-from cryolithe.formats.files import printable, refuse_existing
+from cryolithe.formats.files import all_or_none, printable, refuse_existing
 from cryolithe.models import (
     ModelSummary,
     bundled_models,
@@ -233,11 +233,12 @@ def import_model(folder: Path, output: str, overwrite: bool) -> None:
     from cryolithe.network.published import import_published
 
     imported = import_published(folder)
-    save_network(target, imported.network, imported.card, imported.convention)
-    try:
-        digest = record_sha256(target)
-    except OSError as error:
-        raise OutputError(f"cannot write beside {target}: {error.strerror or error}") from error
+    with all_or_none((target, target.with_suffix(".sha256"))):
+        save_network(target, imported.network, imported.card, imported.convention)
+        try:
+            digest = record_sha256(target)
+        except OSError as error:
+            raise OutputError(f"cannot write beside {target}: {error.strerror or error}") from error
     summary = read_summary(target)
     click.echo(f"{target}: {_kind(summary)}, {summary.parameters:,} parameters, sha256 {digest[:12]}")
     if imported.card["ignored"]:

@@ -176,7 +176,7 @@ def _refuse_idle(recipe: Path | None, options: dict[str, Any]) -> None:
 def _plain_series(output: Path, molecules: tuple[Path, ...], snr_db: float, seed: int, overwrite: bool) -> None:
     """64 x 128 x 128 voxels of 10 Å, molecules and membranes, white noise."""
     from cryolithe.formats import write_angles_deg, write_stack, write_volume
-    from cryolithe.formats.files import check_folder_name, make_folder
+    from cryolithe.formats.files import all_or_none, check_folder_name, make_folder
     from cryolithe.simulation.library import plain_library
     from cryolithe.simulation.plain import plain_series
     from cryolithe.volume import Volume
@@ -188,7 +188,9 @@ def _plain_series(output: Path, molecules: tuple[Path, ...], snr_db: float, seed
     label = f"CryoLithe {__version__} simulated, seed {seed}, {snr_db:g} dB, dense dark"
     label += "" if molecules else f", {called}"
     voxel = made.voxel_size_angstrom
-    write_stack(output / "tilts.mrc", made.images, voxel, label, overwrite=overwrite)
-    write_angles_deg(output / "tilts.tlt", made.angles_deg, overwrite=overwrite)
-    write_volume(output / "truth.mrc", Volume(made.truth, voxel), label=label, overwrite=overwrite)
+    tilts, angles, truth = (output / name for name in ("tilts.mrc", "tilts.tlt", "truth.mrc"))
+    with all_or_none((tilts, angles, truth)):
+        write_stack(tilts, made.images, voxel, label, overwrite=overwrite)
+        write_angles_deg(angles, made.angles_deg, overwrite=overwrite)
+        write_volume(truth, Volume(made.truth, voxel), label=label, overwrite=overwrite)
     click.echo(f"{output}: tilts.mrc ({len(made.angles_deg)} images), tilts.tlt, truth.mrc; molecules: {called}")

@@ -67,22 +67,17 @@ def _write(series: Path, output: Path, overwrite: bool, reading: Reading) -> Non
     from cryolithe import __version__
     from cryolithe.formats import write_stack
     from cryolithe.formats.alignment.tomogram_star import half_images
-    from cryolithe.formats.files import refuse_existing
+    from cryolithe.formats.files import all_or_none, refuse_existing
     from cryolithe.formats.stacks.image_files import ImageFiles
 
     halves = [ImageFiles(paths) for paths in half_images(series, reading)]
     targets = [output / f"{series.stem}_{half}.mrc" for half in ("EVN", "ODD")]
     for target in targets:
         refuse_existing(target, overwrite, "another folder with -o")
-    new = [target for target in targets if not target.exists()]
-    try:
+    with all_or_none(targets):  # one half alone is of no use, and would stop the next run
         for images, target, half in zip(halves, targets, ("even", "odd"), strict=True):
             pixel = images.first.voxel_size_angstrom
             write_stack(target, images, pixel, f"CryoLithe {__version__}: {half} frames by {series.name}", overwrite)
-    except BaseException:  # one half alone is of no use, and would stop the next run
-        for target in new:
-            target.unlink(missing_ok=True)
-        raise
     for images, target in zip(halves, targets, strict=True):
         pixel = images.first.voxel_size_angstrom
         size = f", {pixel:g} Å" if pixel else ""

@@ -1,7 +1,7 @@
 """Copies of half volumes that cannot be used as they are.
 
 Denoisers read files plane by plane along z, and write the type that they read: axes in another order are turned, and
-values of 8 bits become the densities that they stand for, lest those of a denoised volume be rounded as coarsely.
+whole numbers become the densities that they stand for, lest those of a denoised volume be rounded as coarsely.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from cryolithe.report.json_files import write_json
 
 
 def is_upright(path: Path) -> bool:
-    """Whether the axes of a volume's file run along z, y, x, and its values are no 8-bit ones."""
+    """Whether the axes of a volume's file run along z, y, x, and its values are no whole numbers."""
     found = open_volume_file(path)
-    return found.axes == "zyx" and found.dtype != np.int8
+    return found.axes == "zyx" and found.dtype.kind == "f"
 
 
 def write_upright(path: Path, place: Path) -> None:
@@ -34,13 +34,13 @@ def write_upright(path: Path, place: Path) -> None:
     """
     found = open_volume_file(path)
     volume, record, dtype = read_volume(path, is_volume=True), read_record_beside(path), found.dtype
-    if dtype == np.int8:
+    if dtype.kind != "f":
         write_densities(replace(half_of(found), volume=volume), place, found.labels)
         if record:
             told = {key: value for key, value in record["volume"].items() if key != "scaling"}
             record["volume"] = {**told, "dtype": "float32"}
     else:
-        write_volume(place, volume, label=found.labels, dtype=dtype, overwrite=True)
+        write_volume(place, volume, label=found.labels, dtype=min(dtype, np.dtype(np.float32)), overwrite=True)
     if found.axes != "zyx":
         record = turned_record(record)
     if record:

@@ -21,7 +21,7 @@ from cryolithe.curation.candidates import Collection
 from cryolithe.curation.choices import FORMAT, VERSION
 from cryolithe.curation.manifest import Manifest
 from cryolithe.curation.ranking import Ranked, Thresholds, Unreadable
-from cryolithe.formats.files import make_folder, refuse_existing, replacing
+from cryolithe.formats.files import all_or_none, make_folder, refuse_existing, replacing
 from cryolithe.report.figures import round_length_nm
 from cryolithe.report.greys import grey_scale, to_grey
 from cryolithe.report.json_files import write_json
@@ -72,11 +72,12 @@ def write_sheet(
     """
     record = sheet_record(collection, manifest, ranked, unreadable)
     check_outputs(folder, overwrite)
-    write_json(folder / "curate.json", record)
-    with replacing(folder / "curate.csv", overwrite=True) as temporary:
-        temporary.write_text(_table(record["candidates"]), encoding="utf-8")
-    with replacing(folder / "curate.html", overwrite=True) as temporary:
-        temporary.write_text(page(record, ranked), encoding="utf-8")
+    with all_or_none(folder / name for name in NAMES):
+        write_json(folder / "curate.json", record)
+        with replacing(folder / "curate.csv", overwrite=True) as temporary:
+            temporary.write_text(_table(record["candidates"]), encoding="utf-8")
+        with replacing(folder / "curate.html", overwrite=True) as temporary:
+            temporary.write_text(page(record, ranked), encoding="utf-8")
 
 
 def sheet_record(

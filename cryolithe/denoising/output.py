@@ -13,9 +13,18 @@ from numpy.typing import NDArray
 
 from cryolithe.errors import OutputError
 from cryolithe.formats import RunningStatistics, VolumeStatistics, VolumeWriter
-from cryolithe.formats.files import MRC_VOLUME_ENDINGS, check_ending, refuse_existing, replacing, unwritable
+from cryolithe.formats.files import (
+    MRC_VOLUME_ENDINGS,
+    all_or_none,
+    check_ending,
+    refuse_existing,
+    replacing,
+    unwritable,
+)
 from cryolithe.formats.leftovers import remove_leftovers, temporary_beside
 from cryolithe.formats.stacks.mrc_header import MODES
+from cryolithe.formats.volumes.int8 import Int8Scale
+from cryolithe.formats.volumes.int8_files import known_scale_of
 from cryolithe.formats.volumes.ome_zarr import version_of, write_ome_zarr
 from cryolithe.formats.volumes.ome_zarr_reader import is_ome_zarr
 from cryolithe.formats.volumes.tiff import ENDINGS, write_tiff
@@ -24,6 +33,7 @@ from cryolithe.formats.volumes.volume_kind import plain_name
 
 Plane = Callable[[int], NDArray[np.float32]]
 COMPRESSED = (".gz", ".bz2")
+MOST_STEP = 0.2  # of whole numbers, in deviations of the result: rounding then has a variance of 0.3 % of its
 
 
 @dataclass(frozen=True)
@@ -35,12 +45,33 @@ class Target:
         kind: of storage.
         dtype: of the values.
         note: what the user should know about it, or None.
+        scale: what 8-bit values stand for, where the input tells: the result has its values.
     """
 
     path: Path
     kind: Kind
     dtype: np.dtype[Any]
     note: str | None = None
+    scale: Int8Scale | None = None
+
+    @property
+    def scaling(self) -> dict[str, Any]:
+        """What a record tells of the scale; empty without one."""
+        return {"scaling": self.scale.told} if self.scale else {}
+
+    def coarse(self, statistics: VolumeStatistics) -> str:
+        """A line for the user where the steps of whole numbers are large for what is written; else empty.
+
+        Args:
+            statistics: of the values as stored.
+        """
+        if self.dtype.kind not in "ui" or not 0 < statistics.rms < 1 / MOST_STEP:
+            return ""
+        return (
+            f"Note: {self.path.name} is {self.dtype.name} as its input is, whose steps are {1 / statistics.rms:.2g} "
+            "standard deviations of what is denoised, which loses detail; give a volume of float32 "
+            "(reconstruct --dtype float32; IMOD: newstack -mode 2), and so is the result"
+        )
 
 
 def default_output(path: Path, suffix: str = "_samba") -> Path:
@@ -57,21 +88,23 @@ def default_output(path: Path, suffix: str = "_samba") -> Path:
 def choose_target(volume: VolumeFile, path: Path) -> Target:
     """What the name of the output asks for: MRC, TIFF, OME-Zarr, or a folder of TIFF (no ending, for a sequence).
 
+    The scale of 8-bit values is that of the input, where it is known.
+
     Raises:
         OutputError: if the name asks for a compressed file, or has an ending that says nothing.
     """
-    ending = path.suffix.lower()
+    ending, scale = path.suffix.lower(), known_scale_of(volume)
     if ending in COMPRESSED:
         raise OutputError(f"{path}: volumes are written uncompressed; give a name ending in .mrc with -o")
     if ending in ENDINGS:
-        return Target(path, "tiff", volume.dtype)
+        return Target(path, "tiff", volume.dtype, scale=scale)
     if volume.kind == "sequence" and not ending:
-        return Target(path, "sequence", volume.dtype)
+        return Target(path, "sequence", volume.dtype, scale=scale)
     if ending == ".zarr":
-        return Target(path, "ome-zarr", volume.dtype)
+        return Target(path, "ome-zarr", volume.dtype, scale=scale)
     check_ending(path, MRC_VOLUME_ENDINGS, f"an MRC volume ({', '.join(ENDINGS)}: TIFF, .zarr: OME-Zarr)")
     if volume.dtype.str[1:] in MODES.values():
-        return Target(path, "mrc", volume.dtype)
+        return Target(path, "mrc", volume.dtype, scale=scale)
     wider = np.dtype(np.uint16 if volume.dtype == np.uint8 else np.float32)
     note = f"MRC files hold no {volume.dtype.name} values: the output is {wider.name}"
     return Target(path, "mrc", wider, note)
@@ -127,7 +160,8 @@ def write_result(target: Target, volume: VolumeFile, planes: Plane, label: str, 
         with VolumeWriter.create(temporary, volume.shape, size, target.dtype, target=target.path) as writer:
             for z in range(volume.shape[0]):
                 writer.write_sections(z, stored(z)[None])
-            writer.finish(statistics.result(), label, volume.voxel_sizes_angstrom, volume.origin_angstrom)
+            labels = (label, target.scale.label) if target.scale else label  # the scale is read from the last one
+            writer.finish(statistics.result(), labels, volume.voxel_sizes_angstrom, volume.origin_angstrom)
     return statistics.result()
 
 
@@ -159,7 +193,8 @@ def _write_sequence(target: Target, volume: VolumeFile, stored: Callable[[int], 
         target.path.mkdir(exist_ok=True)
     except OSError as error:
         raise unwritable(target.path, error) from error
-    for z, name in enumerate(volume.names):
-        plane = stored(z)
-        with replacing(target.path / name, overwrite) as temporary:
-            write_tiff(temporary, lambda _, p=plane: p, (1, *plane.shape), target.dtype, volume.voxel_size_angstrom)  # type: ignore[misc]
+    with all_or_none(target.path / name for name in volume.names):
+        for z, name in enumerate(volume.names):
+            plane = stored(z)
+            with replacing(target.path / name, overwrite) as temporary:
+                write_tiff(temporary, lambda _, p=plane: p, (1, *plane.shape), target.dtype, volume.voxel_size_angstrom)  # type: ignore[misc]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -16,7 +17,7 @@ from cryolithe import __version__
 from cryolithe.denoising.ceiling import HalfScore, score_halves
 from cryolithe.denoising.figures import plot_report
 from cryolithe.denoising.guard import Verdict, examine
-from cryolithe.denoising.job import Job, check_job, made_before, made_with
+from cryolithe.denoising.job import Item, Job, check_job, made_before, made_with
 from cryolithe.denoising.method import Applied, Method, View, Weights
 from cryolithe.denoising.session import trained
 from cryolithe.errors import ResourceError
@@ -155,23 +156,33 @@ def _denoise_one(
     place, watcher = context
     item, started = view.item, time.monotonic()
     applied = method.apply(job, view, weights, place, watcher)
+    if coarse := view.target.coarse(applied.statistics):
+        watcher.note(coarse)
     seconds = {**times, "denoising": time.monotonic() - started}
     watcher.stage("Comparing before and after", 1)
-    try:
+    with _with_its_record(item):
         judged = _judged(method, job, view, (weights, applied), context)
-    except BaseException:  # also Ctrl-C: without its record nobody could tell what the output was made of
-        for path in (item.output, item.report):
-            if path is not None and path.is_file():
-                path.unlink()
-        raise
     watcher.advance(1)
     if changed := changed_input({"inputs": before}, item.inputs):
         what = f"{item.output} is of both states: run again with --overwrite when the input is complete"
         raise changed_error(item.inputs[changed], "it was denoised", what)
     warnings = tuple(watcher.warnings)
     done = Denoised(item.output, job.used_weights, judged.verdict, judged.score, seconds, warnings)
-    _write_record(method, job, view, (weights, applied, before, place), done)
+    with _with_its_record(item):
+        _write_record(method, job, view, (weights, applied, before, place), done)
     return done
+
+
+@contextmanager
+def _with_its_record(item: Item) -> Iterator[None]:
+    """Remove an output where the rest fails: without its record nobody could tell what it was made of."""
+    try:
+        yield
+    except BaseException:  # also Ctrl-C
+        for path in (item.output, item.report):
+            if path is not None and path.is_file():
+                path.unlink()
+        raise
 
 
 def _judged(
@@ -235,6 +246,7 @@ def _write_record(
                 "dtype": view.target.dtype.name,
                 "contrast": source.get("volume", {}).get("contrast"),
                 "statistics": asdict(applied.statistics),
+                **view.target.scaling,
             },
             "method": {
                 "name": method.name,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cryolithe.errors import InputError
 from cryolithe.evaluation.local import Agreement, agreement_slabs, summarise, window_sigma_px
-from cryolithe.files.names import is_file
 from cryolithe.formats import RunningStatistics, VolumeWriter, read_volume
 from cryolithe.formats.files import replacing
-from cryolithe.formats.volumes.int8 import Int8Values, int8_scale, scale_told
+from cryolithe.formats.volumes.int8 import Int8Values, int8_scale
+from cryolithe.formats.volumes.int8_files import scale_of
 from cryolithe.formats.volumes.volume_file import VolumeFile, open_volume_file, refuse_stack
 from cryolithe.volume import Volume
 
@@ -67,30 +65,12 @@ def half_of(found: VolumeFile) -> HalfVolume:
     Raises:
         InputError: if it has a record that does not say how it is scaled.
     """
-    path = found.path
     volume = Volume(found.voxels(), found.voxel_size_angstrom, found.origin_angstrom)
-    if volume.voxels.dtype != np.int8:
-        return HalfVolume(volume)
-    record = path.with_suffix(".json")
-    try:
-        told = json.loads(record.read_text(encoding="utf-8")) if is_file(record) else {}
-        if isinstance(told, dict) and "volume" not in told:  # another program's notes on its volume, or no record
-            scale = scale_told(found.labels)
-            if scale is None:
-                return HalfVolume(volume, note=f"{path.name} holds 8-bit values, which are taken as they are.")
-            offset, step = scale.offset, scale.step
-        else:
-            scaling = told["volume"]["scaling"]
-            offset, step = float(scaling["offset"]), float(scaling["step"])
-        # All densities are to be float32.
-        if not (step > 0 and abs(offset) + 128 * step < float(np.finfo(np.float32).max)):
-            raise ValueError(f"an offset of {offset} and a step of {step}")
-    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
-        raise InputError(
-            f"{path} holds 8-bit values, but {record} does not say how they are scaled; give the record that was "
-            "written with the volume, or move another one elsewhere"
-        ) from error
-    return HalfVolume(volume, offset, step)
+    scale = scale_of(found)
+    if scale is not None:
+        return HalfVolume(volume, scale.offset, scale.step)
+    foreign = f"{found.path.name} holds 8-bit values, which are taken as they are."
+    return HalfVolume(volume, note=foreign if found.dtype == np.int8 else "")
 
 
 def doubt_about_scales(halves: tuple[HalfVolume, HalfVolume], names: tuple[str, str]) -> tuple[str, ...]:
@@ -125,7 +105,10 @@ def _width(half: HalfVolume) -> float:
 def write_average(
     halves: tuple[HalfVolume, HalfVolume], path: Path, label: str, overwrite: bool
 ) -> tuple[dict[str, Any], str]:
-    """Write the mean of the densities of two halves in their type of values, else as float32, section by section.
+    """Write the mean of the densities of two halves, section by section.
+
+    Of 8-bit values it is scaled anew, of two halves of float16 it is float16, else float32: the mean of whole numbers
+    is none.
 
     Returns:
         what a record tells of its scaling, as that of a reconstruction does, empty for floating point; and what to tell
@@ -141,7 +124,8 @@ def write_average(
         return (first.density(z) + second.density(z)) / np.float32(2)
 
     int8, labels = None, [label]
-    dtype = voxels.dtype if voxels.dtype == second.volume.voxels.dtype else np.dtype(np.float32)
+    kept = voxels.dtype == second.volume.voxels.dtype and voxels.dtype in (np.int8, np.float16)
+    dtype = voxels.dtype if kept else np.dtype(np.float32)
     if dtype == np.int8:
         seen = RunningStatistics()
         for z in range(len(voxels)):

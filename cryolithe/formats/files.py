@@ -283,6 +283,25 @@ def replacing(path: PathLike, overwrite: bool) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+@contextmanager
+def all_or_none(paths: Iterable[Path]) -> Iterator[None]:
+    """Remove those of several outputs that are new if not all of them can be written, or Ctrl-C comes between.
+
+    One that stays, as on a full disk, would keep the same command from being given again.
+
+    Args:
+        paths: outputs of one command; those that are there already stay, or are what replaced them.
+    """
+    new = [path for path in paths if not os.path.lexists(path)]
+    try:
+        yield
+    except BaseException:
+        for path in new:
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
+        raise
+
+
 def sync(path: Path) -> None:
     """Wait until a file's content, or a folder's list of names, is on the disk.
 

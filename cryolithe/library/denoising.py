@@ -20,6 +20,7 @@ from cryolithe.denoising.methods import METHODS, own_options, owners
 from cryolithe.denoising.run import Denoised
 from cryolithe.denoising.run import denoise as denoised
 from cryolithe.errors import InputError, OutputError, SettingsError, nearest_name, shown
+from cryolithe.formats.files import replacing
 from cryolithe.formats.volumes.volume_file import open_volume_file
 from cryolithe.library.arrays import Files, is_path, path_of
 from cryolithe.library.undisturbed import undisturbed
@@ -128,7 +129,8 @@ def denoise(
         found = denoised(load, job, Place(device, precision), heard)[0]
         made = _read(found, heard)
         if kept is not None:
-            shutil.copyfile(job.weights, kept)
+            with replacing(kept, overwrite=False) as temporary:
+                shutil.copyfile(job.weights, temporary)
     heard.warn()
     return made
 

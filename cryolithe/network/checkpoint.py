@@ -9,6 +9,7 @@ also have a ``convention`` (`cryolithe.network.convention`). Nothing is pickled,
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,9 @@ def save_network(
         temporary.replace(path)
     except OSError as error:
         raise OutputError(f"cannot write the model file {path}: {error.strerror or error}") from error
+    finally:  # also of a full disk, or of Ctrl-C
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def _sorted_metadata(content: bytes) -> bytes:

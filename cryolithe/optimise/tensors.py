@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +34,12 @@ def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], kind: str, va
         temporary.write_bytes(content)
         temporary.replace(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         remedy = how_to_write(error)
         kept = f"; the earlier one is kept: {remedy and f'{remedy} and '}go on with --resume" if path.exists() else ""
         raise OutputError(f"cannot write {path}: {error.strerror or error}{kept}") from error
+    finally:  # also of Ctrl-C
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def _ordered(content: bytes) -> bytes:

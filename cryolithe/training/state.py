@@ -60,10 +60,7 @@ def save_model(path: Path, network: Network, card: dict[str, Any]) -> None:
     """
     try:
         save_network(path, network, card)
-    except (OSError, OutputError) as error:
-        path.with_name(path.name + ".partial").unlink(missing_ok=True)
-        if isinstance(error, OutputError):
-            raise
+    except OSError as error:
         raise OutputError(_cannot(path, error)) from error
 
 

@@ -7,6 +7,7 @@ import math
 import os
 import re
 import signal
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -23,7 +24,7 @@ from cryolithe.adapt import config as adapt_config
 from cryolithe.adapt import halves as adapt_halves
 from cryolithe.adapt import material as adapt_material
 from cryolithe.adapt import session as adapt_session
-from cryolithe.adapt.checking import Check, best_of, check_of_record, why_not
+from cryolithe.adapt.checking import CHANCE, Check, best_of, check_of_record, why_not
 from cryolithe.adapt.colour import lab_gain
 from cryolithe.adapt.cubes import Cube, Draw, back_projected, draw_cube, layouts_of
 from cryolithe.adapt.halves import Half, HalfSeries, image_snr_db
@@ -199,6 +200,27 @@ def test_a_run_does_not_go_on_with_images_that_are_filtered_otherwise(then, now)
     adapt_session._check_same_noise(Path("state.safetensors"), {"noise_gain": now}, work)
 
 
+@pytest.mark.parametrize(
+    ("gain", "why"), [(0.5 * CHANCE, f"both FSC together gain less than {CHANCE:.0%}"), (1.5 * CHANCE, "")]
+)
+def test_what_is_gained_has_to_be_more_than_chance(gain, why):
+    """As the help and docs/adapt.md say it."""
+    before = Check(0, 0.2, 0.1, 3.0, (0.2,), (0.1,), {})
+    after = replace(before, step=9, fsc_half=0.2 + 0.2 * gain, fsc_left_out=0.1 + 0.1 * gain, anchor_db=3.1)
+    assert why_not(after, before, 0.1).partition(",")[0] == why
+    assert (best_of([before, after], 0.1) is None) == bool(why)
+    assert f"{CHANCE * 100:g} %" in call("adapt", "--help").output
+    page = Path(__file__).resolve().parents[2] / "docs" / "adapt.md"
+    assert f"{CHANCE * 100:g} % above" in page.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("steps", "most", "option"), [(12, 12, "--steps 12"), (7, 12, "--minutes"), (7, None, "--minutes")]
+)
+def test_what_ended_a_run_is_told(steps, most, option):
+    assert adapt_session._what_ended(steps, most) == f"{option} ended the run"
+
+
 @pytest.mark.slow
 def test_a_better_model_is_written_and_a_worse_one_refused_with_its_numbers(tiny, files, tmp_path):
     """A network that knows nothing learns from halves alone; steps that are far too large spoil it again."""
@@ -215,7 +237,12 @@ def test_a_better_model_is_written_and_a_worse_one_refused_with_its_numbers(tiny
     result = of_halves(files, spoilt, "--steps", 2, "--learning-rate", 1.0, "--model", learnt)
     assert result.exit_code == 2, result.output
     last = result.stderr.splitlines()[-1]
-    assert re.search(r"^Error: no model is written, for none is better than learnt: after \d steps ", last)
+    found = re.search(r"^Error: no model .* the best of the checked weights are (.*)those after step (\d) of 2: ", last)
+    assert found
+    checks = json.loads((tmp_path / "spoilt.run" / "checks.json").read_text())[1:]
+    ways = {(f"{100 * one['share']:g} % of the way to " if one["share"] < 1 else "", one["step"]) for one in checks}
+    assert (found[1], int(found[2])) in ways
+    assert "; --steps 2 ended the run: give more, " in last
     assert last.count("FSC with the other half") == 2
     assert not spoilt.exists()
     tables = {name: (tmp_path / "spoilt.run" / name).read_text() for name in ("checks.json", "validation.csv")}

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from command import call, good
 from half_volumes import noise, signal, write
 from PIL import Image
@@ -365,6 +366,39 @@ def test_8_bit_halves_of_any_program_are_taken_as_they_are(tmp_path):
     good("compare", *given)
     record.write_text('{"volume": {}}')
     refused(*given, named=[str(small[0]), str(record), "how they are scaled", "move another one elsewhere"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [np.int16, np.uint16, "tiff of bytes", "tiff of doubles"])
+def test_halves_of_whole_numbers_are_compared_as_densities(tmp_path, kind):
+    shape, pairs = (24, 40, 36), {}
+    centre, least = (0, -127) if kind is np.int16 else (128, 0)
+    values = [np.clip(np.rint(15 * (signal(shape, 1) + 2 * noise(shape, n)) + centre), least, 255) for n in (1, 2)]
+    pairs["float"] = [write(tmp_path / f"float{n}.mrc", half) for n, half in enumerate(values)]
+    pairs["given"] = [tmp_path / f"given{n}.{'tif' if isinstance(kind, str) else 'mrc'}" for n in (0, 1)]
+    for half, path in zip(values, pairs["given"], strict=True):
+        if isinstance(kind, str):
+            tifffile.imwrite(path, half.astype(np.uint8 if kind == "tiff of bytes" else np.float64))
+            continue
+        with new_mrc(path, half.astype(kind)) as file:
+            file.set_volume()
+            file.voxel_size = 10.0
+    methods, made = "fbp,gaussian", ["fbp/whole"]
+    if not isinstance(kind, str):
+        methods, made = f"{methods},n2n-general", [*made, "n2n-general/half1", "n2n-general/whole"]
+    found, scores = {}, {}
+    for name, (first, second) in pairs.items():
+        page = tmp_path / f"{name}.html"
+        given = ("--half1", first, "--half2", second, "--tilt-range", 60, "--methods", methods, "-o", page)
+        if name == "given":
+            good("compare", *given, "--dry-run")
+        good("compare", *given)
+        scores[name] = [one["fsc_mean"] for one in numbers(page)["comparison"]["methods"]]
+        found[name] = [voxels(page.with_suffix(".work") / f"{one}.mrc") for one in made]
+    assert scores["given"] == pytest.approx(scores["float"], abs=1e-6)
+    assert {one.dtype for one in found["given"]} == {np.dtype(np.float32)}
+    np.testing.assert_array_equal(found["given"][0], (values[0] + values[1]) / 2)
+    np.testing.assert_array_equal(found["given"], found["float"])
 
 
 def test_models_of_one_name_are_told_apart_wherever_they_are_shown(tiny, tmp_path):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from statistics import median_low
 from typing import Any
 
@@ -16,6 +17,8 @@ from cryolithe.denoising.n2n.job import N2nJob
 from cryolithe.denoising.output import Target, choose_target
 from cryolithe.errors import InputError
 from cryolithe.formats.record import source_of
+from cryolithe.formats.volumes.int8 import Int8Scale
+from cryolithe.formats.volumes.int8_files import known_scale_of
 from cryolithe.formats.volumes.volume_file import VolumeFile, open_volume_file
 from cryolithe.work.watcher import Listening, Watcher
 
@@ -32,6 +35,7 @@ class N2nView:
         pair: the two, or None.
         target: what is written.
         warnings: what speaks against its inputs.
+        scales: of the halves, where these are 8-bit values and both tell; else empty.
     """
 
     item: Item
@@ -39,6 +43,7 @@ class N2nView:
     pair: HalfPair | None
     target: Target
     warnings: tuple[str, ...] = ()
+    scales: tuple[Int8Scale, ...] = ()
 
     @property
     def volume(self) -> VolumeFile:
@@ -70,6 +75,9 @@ class N2nView:
         """Where a plane has one value from its edges on in all halves, and the mean of their grey levels."""
         planes = [half.levels(z) for half in self.halves]
         where = np.logical_and.reduce([filled_outside(plane) for plane in planes])
+        if self.target.scale and len(set(self.scales)) > 1:  # the result's values of their densities
+            own = self.target.scale
+            planes = [(s.densities(p) - own.offset) / own.step for s, p in zip(self.scales, planes, strict=True)]
         return where, np.asarray(sum(planes) / np.float32(len(planes)), np.float32)
 
     def record(self) -> dict[str, Any]:
@@ -142,7 +150,36 @@ def look(job: N2nJob, item: Item, watcher: Watcher) -> N2nView:
             )
     for text in warnings:
         heard.note(f"Warning: {text}")
-    target = choose_target(halves[0].volume, item.output)
+    target, scales = choose_target(halves[0].volume, item.output), _scales(halves)
+    if target.dtype == np.int8:
+        target = replace(target, scale=common_scale(halves, scales) if scales else None)
     if target.note:
         heard.note(target.note)
-    return N2nView(item, halves, pair, target, tuple(heard.warnings))
+    return N2nView(item, halves, pair, target, tuple(heard.warnings), scales)
+
+
+def _scales(halves: Sequence[Half]) -> tuple[Int8Scale, ...]:
+    """The scales of 8-bit halves; none where one does not tell, or is of another type."""
+    found = [known_scale_of(half.volume) for half in halves]
+    known = tuple(scale for scale in found if scale is not None)
+    return known if len(known) == len(halves) else ()
+
+
+def common_scale(halves: Sequence[Half], scales: Sequence[Int8Scale]) -> Int8Scale:
+    """What values stand for that have the mean centre and the mean unit of halves (`N2nView.undone`).
+
+    Standardised values are those of the mean density where its centre and its unit are the means of those of the
+    halves' densities.
+
+    Args:
+        halves: one or two.
+        scales: of their values.
+    """
+    if len(set(scales)) == 1:
+        return scales[0]
+    pairs = list(zip(halves, scales, strict=True))
+    centre = float(np.mean([half.survey.scale.centre for half in halves]))
+    unit = float(np.mean([half.unit for half in halves]))
+    step = float(np.mean([scale.step * half.unit for half, scale in pairs])) / unit
+    density = float(np.mean([scale.offset + scale.step * half.survey.scale.centre for half, scale in pairs]))
+    return Int8Scale(density - step * centre, step)

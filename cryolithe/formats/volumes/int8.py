@@ -41,6 +41,16 @@ class Int8Scale:
         return self.offset - 127 * self.step, self.offset + 127 * self.step
 
     @property
+    def told(self) -> dict[str, Any]:
+        """What a record tells of it: how densities are told, and between which limits."""
+        told = {"density": "offset + step * value", "offset": self.offset, "step": self.step}
+        return {**told, "limits": list(self.limits)}
+
+    def densities(self, values: NDArray[Any]) -> NDArray[np.float32]:
+        """What stored values stand for."""
+        return np.asarray(values, dtype=np.float32) * np.float32(self.step) + np.float32(self.offset)
+
+    @property
     def label(self) -> str:
         """The line of a header."""
         return f"CryoLithe int8: density = {self.offset:.6g} + {self.step:.6g} * value"
@@ -80,9 +90,7 @@ class Int8Values:
     @property
     def record(self) -> dict[str, Any]:
         """The entry of a record: how densities are told, between which limits, how many voxels are beyond them."""
-        scale = self.scale
-        told = {"density": "offset + step * value", "offset": scale.offset, "step": scale.step}
-        return {"scaling": {**told, "limits": list(scale.limits), "cut_voxels": self.cut}}
+        return {"scaling": {**self.scale.told, "cut_voxels": self.cut}}
 
     def note(self, volume: str = "the volume") -> str:
         """A line for the user, a warning if the voxels are more than a few; empty where none is cut off."""
