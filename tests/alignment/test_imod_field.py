@@ -5,7 +5,7 @@ from __future__ import annotations
 import mrcfile
 import numpy as np
 import pytest
-from beads import DEPTH, PIXEL, assert_beads, bead_images, some_shifts, write_angles, write_stack
+from beads import ANGLES, DEPTH, PIXEL, assert_beads, bead_images, some_shifts, write_angles, write_stack
 from tiny_series import made, refused
 
 from cryolithe.formats.alignment.imod import read_newst_com
@@ -137,3 +137,21 @@ def test_lengths_are_those_of_unbinned_images_also_without_transforms(tmp_path):
     commands = (newst(tmp_path, "BinByFactor 2"), tilt(tmp_path, "IMAGEBINNED 2", "FULLIMAGE 80 64"))
     made(*words(tmp_path, "--newst-com", commands[0], "--tilt-com", commands[1]))
     assert shape_of(tmp_path / "v.mrc") == (DEPTH // 2, 32, 40)
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_angles_of_the_aligned_stack_do_not_contradict_themselves(given, project):
+    """Where newst.com turns the order of images round, the file of the aligned stack's angles is not the raw one's."""
+    write_angles(project / "ts.tlt", ANGLES[::-1])
+    command = newst(project, "TransformFile ts.xf", f"SectionsToRead {len(ANGLES) - 1}-0")
+    more = [project / "ts.tlt"] if given else []
+    result = made(*words(project, *more, "--newst-com", command, "--tilt-com", tilt(project)))
+    assert_beads(project / "v.mrc")
+    assert "contradict" not in said(result)
+
+
+def test_angles_that_contradict_those_of_tilt_com_are_told_by_its_name(project):
+    write_angles(project / "ts.rawtlt", [-angle for angle in ANGLES])
+    command = newst(project, "TransformFile ts.xf")
+    result = made(*words(project, "--newst-com", command, "--tilt-com", tilt(project)))
+    assert "Warning: the angles by tilt.com and ts.rawtlt contradict each other" in said(result)

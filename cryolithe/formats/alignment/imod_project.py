@@ -354,4 +354,5 @@ IMOD = AlignmentFormat(
     _named_in_commands,
     describe={".xf": _xf_facts, ".com": _command_facts},
     pair=project_beside,
+    takes_angles=True,
 )
