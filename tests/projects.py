@@ -84,7 +84,10 @@ def write_imod(project, tilt_lines=(), newst_lines=(), dark=DARK):
         lines.append(" ".join(f"{v:.7f}" for v in (*matrix.ravel(), *d)))
     xf, newst, tilt = (project.folder / name for name in ("ts.xf", "newst.com", "tilt.com"))
     xf.write_text("\n".join(lines) + "\n")
-    newst.write_text("\n".join(["$newstack -StandardInput", "TransformFile ts.xf", *newst_lines]) + "\n")
+    # As etomo writes it: newstack itself keeps the size of raw images, however they are turned.
+    sized = any(line.startswith(("SizeToOutput", "BinByFactor")) for line in newst_lines)
+    size = [] if sized else [f"SizeToOutputInXandY {VOLUME[2]},{VOLUME[1]}"]
+    newst.write_text("\n".join(["$newstack -StandardInput", "TransformFile ts.xf", *size, *newst_lines]) + "\n")
     excluded = [f"EXCLUDELIST2 {','.join(str(section + 1) for section in dark)}"] if dark else []
     tilt.write_text(
         "\n".join(["# a comment", "$tilt -StandardInput", "TILTFILE ts.tlt", *excluded, *tilt_lines]) + "\n"

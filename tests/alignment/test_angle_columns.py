@@ -86,7 +86,7 @@ def test_through_the_command(tmp_path):
     assert_beads(tmp_path / "v.mrc")
 
 
-@pytest.mark.parametrize("step", [2.5, 2, 60.0 / N])
+@pytest.mark.parametrize("step", [2.5, 2, 60.0 / N, 3.1, 40])
 def test_a_first_column_that_is_never_below_0_beside_a_tilt_scheme_is_no_angle(step, tmp_path):
     first = [step * n for n in range(N)]
     path = tmp_path / "ts.tlt"

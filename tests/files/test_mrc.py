@@ -10,6 +10,7 @@ from pathlib import Path
 import mrcfile
 import numpy as np
 import pytest
+from command import call, refusal_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mrcfile.dtypes import HEADER_DTYPE
@@ -26,6 +27,7 @@ from cryolithe.formats import (
     write_stack,
     write_volume,
 )
+from cryolithe.formats.stacks.mrc import stack_shape
 from cryolithe.volume import Volume
 
 DTYPES = {0: "i1", 1: "i2", 2: "f4", 6: "u2", 12: "f2"}
@@ -177,6 +179,21 @@ def test_bad_files_are_refused_in_one_line(put, content, says):
     assert says in str(caught.value)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize("flags", [16, 17, 16 + 32])
+def test_two_pixels_in_a_byte_are_refused_where_imod_says_so(put, flags, order):
+    """As mode 101 is; without IMOD's stamp the same word may be anything."""
+    content = bytearray(mrc_bytes(numbers((3, 4, 5), "i1"), 0, order))
+    content[156:160] = np.array([flags], f"{order}i4").tobytes()
+    assert read_mrc(put(bytes(content), "other.mrc")).data.shape == (3, 4, 5)
+    content[152:156] = np.array([1146047817], f"{order}i4").tobytes()
+    path = put(bytes(content))
+    with pytest.raises(InputError, match=r"4-bit integers .*IMOD's flag 16.*; convert it"):
+        read_mrc(path)
+    assert stack_shape(path) is None
+    assert "4-bit integers" in refusal_of(call("info", path))
 
 
 def test_missing_files_and_folders(tmp_path):

@@ -141,6 +141,7 @@ class AlignmentFormat:
         rows: of those files that tell of other series, too, what they tell of this one: that alone decides the result.
             Raises InputError as ``further`` does.
         any_sign: whether its angles may be the microscope's or their negatives.
+        takes_angles: whether its images have the angles of ANGLES, where those are given: no contradiction is possible.
     """
 
     program: str
@@ -153,3 +154,4 @@ class AlignmentFormat:
     pair: Callable[[Beside], dict[str, Path]] | None = None
     rows: Callable[[Named], dict[Path, str]] = _whole
     any_sign: bool = False
+    takes_angles: bool = False

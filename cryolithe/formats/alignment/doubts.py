@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterator, Sequence
 
 from cryolithe.alignment import IDENTITY, Alignment
-from cryolithe.formats.alignment.alignment_format import Named, Stack
+from cryolithe.formats.alignment.alignment_format import AlignmentFile, AlignmentFormat, Named, Stack
 from cryolithe.formats.alignment.image_order import (
     MIRRORED,
     angles_given,
@@ -29,22 +29,23 @@ MOST_SHIFT = 0.4
 _Told = tuple[str, list[float], list[float]]
 
 
-def alignment_doubts(named: Named, stack: Stack, alignment: Alignment, any_sign: bool) -> tuple[str, ...]:
+def alignment_doubts(named: Named, stack: Stack, alignment: Alignment, program: AlignmentFormat) -> tuple[str, ...]:
     """Warnings and notes about an alignment.
 
     Args:
         named: the stack and its files.
         stack: what is known of its images.
         alignment: as it was read.
-        any_sign: whether the program's angles may have either sign.
+        program: whose files describe it.
     """
     source = next(iter(named.files.values())).name
-    told = list(_angles_told(named, alignment))
-    found = [*_angle_doubts(named, told, any_sign, source), *_shift_doubts(stack, alignment, source)]
+    told = list(_angles_told(named, alignment, program))
+    teller = next((named.files[file.option].name for file in program.files if _tells_angles(file, named)), source)
+    found = [*_angle_doubts(named, told, program.any_sign, teller), *_shift_doubts(stack, alignment, source)]
     moves = any(image.matrix != IDENTITY for image in alignment.images)  # else the stack is in register
     if moves:
         found += _axis_doubts(alignment, source)
-    warnings = (*(f"Warning: {text}" for text in found), *_order_notes(named, told, source))
+    warnings = (*(f"Warning: {text}" for text in found), *_order_notes(named, told, teller))
     return (*warnings, *_axis_notes(named, alignment, source)) if moves else warnings
 
 
@@ -69,18 +70,23 @@ def _order_notes(named: Named, told: Sequence[_Told], source: str) -> Iterator[s
             yield from frames_note(name, source, named.tilts.name, contradiction(angles_deg, found))
 
 
-def _angles_told(named: Named, alignment: Alignment) -> Iterator[_Told]:
+def _tells_angles(file: AlignmentFile, named: Named) -> bool:
+    return file.option in named.files and "angles" in file.tells
+
+
+def _angles_told(named: Named, alignment: Alignment, program: AlignmentFormat) -> Iterator[_Told]:
     """What tells the images' angles, its name, the alignment's angles, and those that it tells of the same images.
 
-    That is ANGLES, which are compared with the others themselves, or else the files beside the stack and its header.
+    That is ANGLES, which are compared with the others themselves, or else the files beside the stack and its header;
+    not those that the alignment's own files name, whose angles it has, in whatever order.
     """
     told = dict(alignment.left_out_deg) | {image.section: image.angle_deg for image in alignment.images}
     places = sorted(section for section in told if section < alignment.sections)
     given = angles_given(named, alignment.sections)
     if named.angles is not None and given is not None:
-        others = [(named.angles.name, given)]
+        others = [] if program.takes_angles else [(named.angles.name, given)]
     else:
-        others = angles_known(named, alignment.sections)
+        others = angles_known(named, alignment.sections, tuple(program.further(named).values()))
     for name, found in others:
         yield name, [told[place] for place in places], [found[place] for place in places]
 

@@ -271,10 +271,13 @@ def angles_given(named: Named, sections: int) -> tuple[float, ...] | None:
     return next((found for _, found in _readable([named.angles] if named.angles else [], named, sections)), None)
 
 
-def angles_known(named: Named, sections: int) -> list[tuple[str, tuple[float, ...]]]:
-    """An angle for each image by what is not ANGLES, and its name: the files beside the stack, then its header."""
-    given = named.angles
-    beside = [path for path in angles_beside(named.tilts) if given is None or not _is_same(path, given)]
+def angles_known(named: Named, sections: int, but: Sequence[Path] = ()) -> list[tuple[str, tuple[float, ...]]]:
+    """An angle for each image by what is not ANGLES, and its name: the files beside the stack, then its header.
+
+    Files in ``but`` are left out: those of which the alignment itself is made.
+    """
+    taken = [*but, *([] if named.angles is None else [named.angles])]
+    beside = [path for path in angles_beside(named.tilts) if not any(_is_same(path, one) for one in taken)]
     found = [(path.name, angles) for path, angles in _readable(beside, named, sections)]
     # A table that stands for a stack has no header.
     table = named.tilts in named.files.values()

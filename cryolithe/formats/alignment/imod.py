@@ -2,9 +2,10 @@
 
 Sources: IMOD's manual pages of newstack and tilt (every key of them: `alignment.imod_keys`); the source of
 ``newstack`` (sections are listed, every so many of them taken, then those to exclude left out; a section has the
-transform of its own line) and of ``tilt`` (angles + OFFSET, X-axis tilts of single views less XAXISTILT); RELION's
-importer of IMOD projects (centres, and SHIFT: a voxel w shows the point w - SHIFT). IMOD's slices have their depth axis
-opposite to our z, so SHIFT's second number and XAXISTILT change their signs here.
+transform of its own line; sizes that nobody gives are the binned ones of its input) and of ``tilt`` (angles + OFFSET,
+X-axis tilts of single views less XAXISTILT); RELION's importer of IMOD projects (centres, and SHIFT: a voxel w shows
+the point w - SHIFT). IMOD's slices have their depth axis opposite to our z, so SHIFT's second number and XAXISTILT
+change their signs here.
 """
 
 from __future__ import annotations
@@ -102,7 +103,9 @@ class NewstCommand:
     Attributes:
         transforms: the .xf file, or None.
         bin: BinByFactor times a whole ShrinkByFactor.
-        size_px: SizeToOutputInXandY ``(x, y)`` in binned pixels, or None.
+        size_px: SizeToOutputInXandY ``(x, y)`` in binned pixels, or None for the input's own.
+        whole_bins: a size that is not given is that of the whole bins of the input; else plain binning keeps even sizes
+            even and odd ones odd.
         listed: sections that are read, from 0, in this order; None for all.
         every: SkipSectionIncrement: of those, each so manieth is taken.
         excluded: sections, from 0, that are then left out.
@@ -120,6 +123,19 @@ class NewstCommand:
     notes: tuple[str, ...] = ()
     input_name: str = ""
     output_name: str = ""
+    whole_bins: bool = False
+
+    def aligned_shape(self, raw: tuple[int, int]) -> tuple[int, int]:
+        """Pixels ``(y, x)`` of an aligned image, in those of the raw stack, whose images have ``raw``.
+
+        Without a size it is that of the input, as it lies, however far transforms turn it; an axis of ``raw`` that has
+        the same whole bins stands for itself.
+        """
+        if self.size_px is not None:
+            return self.size_px[1] * self.bin, self.size_px[0] * self.bin
+        made = [_binned(n, self.bin, self.whole_bins) for n in raw]
+        y, x = (n if n // self.bin == binned else binned * self.bin for n, binned in zip(raw, made, strict=True))
+        return y, x
 
     def sections(self, count: int) -> tuple[int, ...]:
         """Sections, from 0, of a raw stack of ``count`` images that are in the aligned one, in its order.
@@ -142,6 +158,16 @@ class NewstCommand:
         return taken
 
 
+def _binned(size_px: int, factor: int, whole_bins: bool) -> int:
+    """Pixels that newstack makes of an axis: the whole bins, or as many as hold all of it, even of even, odd of odd."""
+    whole, left = divmod(size_px, factor)
+    if whole_bins:
+        return whole
+    if whole % 2 != size_px % 2:
+        return whole + 1
+    return whole + 2 if left > 1 else whole
+
+
 def read_newst_com(path: PathLike, replaced: frozenset[str] = frozenset()) -> NewstCommand:
     """Read the commands with which IMOD makes an aligned stack.
 
@@ -162,7 +188,7 @@ def read_newst_com(path: PathLike, replaced: frozenset[str] = frozenset()) -> Ne
             )
     if any(command.all_numbers("OffsetsInXandY")):
         raise InputError(f"{command.path}: OffsetsInXandY other than 0 cannot be applied here; leave them out")
-    size = command.numbers("SizeToOutputInXandY", 2, ())
+    size = () if command.word("SizeToOutputInXandY") == "/" else command.numbers("SizeToOutputInXandY", 2, ())
     if size and min(size) < 1:
         raise FileFormatError(
             f"{command.path}: expected a positive SizeToOutputInXandY, found {size[0]:g}, {size[1]:g}"
@@ -171,9 +197,10 @@ def read_newst_com(path: PathLike, replaced: frozenset[str] = frozenset()) -> Ne
     first = 1 if command.has("NumberedFromOne") and command.word("NumberedFromOne") != "0" else 0
     listed = None if command.word("SectionsToRead") == "/" else command.numbers_listed("SectionsToRead", "sections")
     (every,) = command.numbers("SkipSectionIncrement", 1, (1.0,))
+    binning = _newst_bin(command, "BinByFactor" in replaced and not size)
     return NewstCommand(
         transforms=command.path.parent / transforms if transforms else None,
-        bin=_newst_bin(command, "BinByFactor" in replaced and not size),
+        bin=binning,
         size_px=(int(size[0]), int(size[1])) if size else None,
         listed=None if listed is None else tuple(section - first for section in listed),
         every=max(1, int(every)),
@@ -181,6 +208,16 @@ def read_newst_com(path: PathLike, replaced: frozenset[str] = frozenset()) -> Ne
         notes=_ignored(command),
         input_name=command.word("InputFile"),
         output_name=command.word("OutputFile"),
+        whole_bins=not size and binning > 1 and _in_whole_bins(command),
+    )
+
+
+def _in_whole_bins(command: Command) -> bool:
+    """Whether a reduction is shrinking, as ShrinkByFactor and AntialiasFilter make it, or may change even to odd."""
+    return (
+        command.has("ShrinkByFactor")
+        or command.word("AllowOddEvenChange") not in ("", "0")
+        or any(command.numbers("AntialiasFilter", 1, ()))
     )
 
 

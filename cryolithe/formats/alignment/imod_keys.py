@@ -84,7 +84,7 @@ NEWSTACK: tuple[Key, ...] = (
         "used",
         "input:InputFile output:OutputFile secs:SectionsToRead fromone:NumberedFromOne! exclude:ExcludeSections "
         "skip:SkipSectionIncrement offset:OffsetsInXandY xform:TransformFile shrink:ShrinkByFactor bin:BinByFactor "
-        "size:SizeToOutputInXandY",
+        "size:SizeToOutputInXandY antialias:AntialiasFilter oddeven:AllowOddEvenChange!",
     ),
     *_keys(
         "harmless",
@@ -92,7 +92,7 @@ NEWSTACK: tuple[Key, ...] = (
         "chunk:ChunkSizesInXYZ mdoc:UseMdocFiles! remove:RemoveForMdocName addback:AddBackForMdocName "
         "pixel:PixelSizeFromMdoc! tilt:TiltAngleFile angle:AngleFileToReorder newangle:NewAngleOutputFile "
         "samesec:SameSectionsToRead! numout:NumberToOutput blank:BlankOutput! applyfirst:ApplyOffsetsFirst! "
-        "phase:PhaseShiftFFT! antialias:AntialiasFilter oddeven:AllowOddEvenChange! noise:NoisePadForFFT! "
+        "phase:PhaseShiftFFT! noise:NoisePadForFFT! "
         # newstack reads the binning of its images for distortion fields alone, which are refused.
         "imagebinned:ImagesAreBinned fields:UseFields subarea:SubareaOffsetsXandY "
         "origin:AdjustOrigin! linear:LinearInterpolation! nearest:NearestNeighbor! mode:ModeToOutput "

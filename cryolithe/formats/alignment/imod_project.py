@@ -27,15 +27,12 @@ from cryolithe.formats.alignment.imod import (
 )
 from cryolithe.formats.alignment.imod_angles import OF_TILT_COMMAND, angle_notes, angles_of_project
 from cryolithe.formats.alignment.imod_beside import of_series, project_beside
+from cryolithe.formats.alignment.imod_field import in_the_middle, part_notes, same_field, shape_by_tilt, turned
 from cryolithe.formats.alignment.imod_stacks import check_stack
 from cryolithe.formats.facts import Fact
 from cryolithe.formats.files import printable, read_text
 from cryolithe.formats.reading import Reading
 from cryolithe.formats.series_names import tells_series
-
-# A field of view and the one that an alignment is for may differ so much: IMOD makes sizes even.
-SAME_SIZE = 0.02
-
 
 _Command = TypeVar("_Command", bound=NewstCommand | TiltCommand)
 
@@ -132,14 +129,21 @@ def _of_stack(named: Named, stack: Stack) -> Alignment:
         )
     made = Alignment(images, sections, left_out_deg=others, stacked=taken if len(taken) < sections else ())
     if newst is not None:
-        size = newst.size_px
-        shape = (size[1] * newst.bin, size[0] * newst.bin) if size else None
-        made = replace(made, bin=newst.bin, aligned_shape=shape, notes=newst.notes)
+        made = replace(made, bin=newst.bin, aligned_shape=newst.aligned_shape(stack.image_shape), notes=newst.notes)
     if project.tilt is not None:
         made = _with_tilt_command(made, project.tilt, project, named, stack)
     told = _angles_of_tilt_command(named, sections, taken)
     of_angles = () if told is None else angle_notes(named, values, *told)
-    made = replace(made, notes=(*warned, *_other_stack(project, named), *of_angles, *made.notes))
+    made = replace(
+        made,
+        notes=(
+            *warned,
+            *_other_stack(project, named),
+            *of_angles,
+            *turned(made, newst, stack.image_shape),
+            *made.notes,
+        ),
+    )
     return replace(made, images=tuple(sorted(made.images, key=lambda image: image.section)))
 
 
@@ -181,15 +185,16 @@ def _with_tilt_command(
 ) -> Alignment:
     """Add what tilt.com says; its lengths are pixels of the unbinned images, its views those of the aligned stack."""
     source, (height, width) = named.files["tilt_com"], stack.image_shape
-    newst, from_raw = project.newst, project.transforms is not None
+    newst, from_raw = project.newst, project.newst is not None or project.transforms is not None
     # Unbinned pixels along the edge of a pixel of the stack.
     unit = tilt.image_binned / (newst.bin if newst else tilt.image_binned) if from_raw else tilt.image_binned
     if tilt.full_image_px is not None:
-        shape = made.aligned_shape if from_raw else (height, width)
         if from_raw:
-            _same_field(source, tilt.full_image_px, (width, height), unit)
+            same_field(source, tilt.full_image_px, (stack.image_shape, made.aligned_shape), unit)
+            made = replace(made, aligned_shape=made.aligned_shape or shape_by_tilt(tilt, stack.image_shape, unit))
+        shape = made.aligned_shape if from_raw else (height, width)
         covered = (shape[1] * unit, shape[0] * unit) if shape else tilt.full_image_px
-        _in_the_middle(source, tilt, covered, (width, height))
+        in_the_middle(source, tilt, covered, (width, height))
     views = set(range(1, len(made.images) + 1))
     wrong = sorted((tilt.excluded | (tilt.included or frozenset())) - views)
     if wrong:
@@ -214,7 +219,7 @@ def _with_tilt_command(
             )
         binning = int(tilt.image_binned)
     shape = made.aligned_shape or (None if from_raw else (height, width))
-    notes = (*made.notes, *tilt.notes, *_part_notes(tilt, shape, unit))
+    notes = (*made.notes, *tilt.notes, *part_notes(tilt, shape, unit))
     local = ""
     if tilt.local is not None and _is_local(tilt.local, named.reading):
         full = tilt.full_image_px
@@ -272,56 +277,6 @@ def _bent(
         view: replace(image, bend=LocalBend(areas, view - 1, image.angle_deg, frame.x_tilt_deg, middle))
         for view, image in images.items()
     }
-
-
-def _same_field(source: Path, full_px: tuple[int, int], stack_px: tuple[int, int], unit: float) -> None:
-    """Raise InputError if a raw stack, (x, y), is not of the size that FULLIMAGE gives, in either orientation."""
-    width, height = stack_px
-    here = sorted((width * unit, height * unit))
-    if any(abs(a - b) > SAME_SIZE * a + unit for a, b in zip(sorted(full_px), here, strict=True)):
-        raise InputError(
-            f"{source} is for images of {full_px[0]} x {full_px[1]} pixels but those of the stack are "
-            f"{width} x {height}{f' times {unit:g}' if unit != 1 else ''}; give the stack that this project is of"
-        )
-
-
-def _in_the_middle(source: Path, tilt: TiltCommand, covered_px: tuple[float, float], stack_px: tuple[int, int]) -> None:
-    """Raise InputError if the aligned images, (x, y), do not cover FULLIMAGE - 2 SUBSETSTART, in its middle."""
-    assert tilt.full_image_px is not None
-    starts = tilt.subset_start_px
-    wanted = [full - 2 * start for full, start in zip(tilt.full_image_px, starts, strict=True)]
-    # Sizes are rounded to whole binned pixels, starts to whole pixels. Along y an offset moves nothing but the axis of
-    # a tilt about x.
-    off = [abs(a - b) / tilt.image_binned for a, b in zip(covered_px, wanted, strict=True)]
-    if off[0] <= 1 and off[1] <= 2:
-        return
-    raise InputError(
-        f"{source}: SUBSETSTART is not in the middle of FULLIMAGE for this stack: FULLIMAGE - 2 SUBSETSTART is "
-        f"{wanted[0]:g} x {wanted[1]:g} pixels, but the aligned images of a stack of {stack_px[0]} x {stack_px[1]} "
-        f"cover {covered_px[0]:g} x {covered_px[1]:g}; give the stack that this project is of (a part that is not "
-        "in the middle cannot be reconstructed here)"
-    )
-
-
-def _part_notes(tilt: TiltCommand, shape: tuple[int, int] | None, unit: float) -> tuple[str, ...]:
-    """What SLICE and WIDTH leave out of IMOD's volume and is made here, with IMOD's rounding of binned numbers."""
-    binned = int(tilt.image_binned)
-    rows, columns = (round(n * unit / tilt.image_binned) for n in shape) if shape else (None, None)
-    first, parts = [], []
-    if tilt.slices is not None:
-        start, last = ((index + binned) // binned - 1 for index in tilt.slices)
-        if start > 0 or rows is None or last < rows - 1:
-            parts.append(f"SLICE {tilt.slices[0]} {tilt.slices[1]}")
-            first.append(f"row {start}")
-    if tilt.width_px is not None and columns is not None and int(tilt.width_px) // binned != columns:
-        parts.append(f"WIDTH {tilt.width_px:g}")
-        first.append(f"column {(columns - int(tilt.width_px) // binned) / 2:g}")
-    elif tilt.width_px is not None and columns is None:
-        parts.append(f"WIDTH {tilt.width_px:g}")
-    if not parts:
-        return ()
-    begins = f"; IMOD's volume begins at {' and '.join(first)} of it" if first else ""
-    return (f"{' and '.join(parts)} not applied: the whole field is reconstructed{begins}",)
 
 
 def _xf_facts(path: Path) -> list[Fact]:
@@ -399,4 +354,5 @@ IMOD = AlignmentFormat(
     _named_in_commands,
     describe={".xf": _xf_facts, ".com": _command_facts},
     pair=project_beside,
+    takes_angles=True,
 )

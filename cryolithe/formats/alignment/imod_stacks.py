@@ -15,6 +15,7 @@ from cryolithe.errors import InputError
 from cryolithe.files.names import is_file
 from cryolithe.formats.alignment.alignment_format import Named, Stack
 from cryolithe.formats.alignment.imod import NewstCommand
+from cryolithe.formats.alignment.imod_field import OTHER_PIXELS
 from cryolithe.formats.files import file_beside
 from cryolithe.formats.series_names import binning, is_prealigned, possible_names
 from cryolithe.formats.stacks.mrc import stack_shape
@@ -23,8 +24,6 @@ from cryolithe.formats.stacks.mrc import stack_shape
 _PREALIGNING = (".prexg", ".prexf")
 _FROM_PREALIGNED = ".tltxf"
 _RAW_ENDINGS = (".st", ".mrc", ".mrcs")
-# Aligned images of so many times the raw ones' sides, both of them, are of other pixels: a turn by 45° needs 1.42.
-_TOO_LARGE = 1.5
 
 
 def check_stack(named: Named, stack: Stack, transforms: Path | None, newst: NewstCommand | None) -> tuple[str, ...]:
@@ -145,7 +144,7 @@ def _field(named: Named, stack: Stack, newst: NewstCommand) -> Iterator[str]:
         )
     if newst.size_px is not None:
         made = sorted(size * newst.bin for size in newst.size_px)
-        if all(a >= _TOO_LARGE * b for a, b in zip(made, sorted((width, height)), strict=True)):
+        if all(a >= OTHER_PIXELS * b for a, b in zip(made, sorted((width, height)), strict=True)):
             yield (
                 f"Warning: {command.name} makes images that cover {newst.size_px[0] * newst.bin} x "
                 f"{newst.size_px[1] * newst.bin} pixels, but those of {named.tilts.name} have {width} x {height}: if "

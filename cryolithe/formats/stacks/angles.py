@@ -91,11 +91,14 @@ def _read_lines(path: Path) -> tuple[float, ...]:
     rows: list[list[str]] = []
     decimals: list[str] = []
     contents: list[str] = []
+    beyond = ""
     for number, line in enumerate(text.splitlines(), start=1):
         content = line.partition("#")[0].strip()
         if not content:
             continue
         angles.append(_angle_deg(content, f"{path}, line {number}"))
+        if not abs(angles[-1]) <= 90:  # also True for NaN
+            beyond = beyond or f"line {number}: expected a tilt angle within ±90°, found '{printable(content)[:60]}'"
         contents.append(content)
         rows.append(_COLUMNS.split(content))
         comma = _DECIMAL_COMMA.fullmatch(content)
@@ -109,6 +112,8 @@ def _read_lines(path: Path) -> tuple[float, ...]:
     decimal = len(decimals) > 1 and bool(decimals[0]) and len({len(digits) for digits in decimals}) == 1
     _refuse_index_column(path, rows, decimal)
     _refuse_other_column(path, rows)
+    if beyond:  # of a column that is none of angles, that is told before
+        raise InputError(f"{path}, {beyond}")
     # Where other lines are one whole number, there are no columns that a comma could part.
     single = any(_INTEGER.fullmatch(content) for content in contents)
     if decimal or (single and any(decimals)):
@@ -206,8 +211,6 @@ def _angle_deg(content: str, place: str) -> float:
         raise FileFormatError(f"{place}: expected a tilt angle in degrees, found '{shown}'") from None
     if "_" in token:  # Python's float accepts 1_0
         raise FileFormatError(f"{place}: expected a tilt angle in degrees, found '{shown}'")
-    if not abs(angle) <= 90:  # also True for NaN
-        raise InputError(f"{place}: expected a tilt angle within ±90°, found '{shown}'")
     return angle
 
 

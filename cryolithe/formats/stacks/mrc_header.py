@@ -33,7 +33,8 @@ REFUSED_MODES = {
 }
 HIGHEST_MODE = 127  # what is higher is no mode of any program, but damage
 VOLUME_STACK_SPACE_GROUPS = range(401, 631)
-IMOD_STAMP = 1146047817  # word 39 of files written by IMOD; bit 0 of word 40 then says that bytes are signed
+# Word 39 of files written by IMOD; bit 0 of word 40 then says that bytes are signed, bit 4 that each holds two pixels.
+IMOD_STAMP = 1146047817
 LARGEST_AXIS_PX = 2**24
 MOST_LABELS = 10
 _OTHER_KINDS = {b"\x89HDF\r\n\x1a\n": "an HDF5 file", b"\x93NUMPY": "a NumPy array"}  # by how they begin
@@ -99,14 +100,22 @@ class Header:
     @property
     def unsigned_bytes(self) -> bool:
         """Whether IMOD wrote mode 0 before MRC2014 made it signed."""
-        stamp, flags = np.frombuffer(self.raw, f"{self.order}i4", count=2, offset=152)
-        return self.mode == 0 and stamp == IMOD_STAMP and not flags & 1
+        return self.mode == 0 and self.imod_stamp and not self._imod_flags & 1
+
+    @property
+    def packed_bytes(self) -> bool:
+        """Whether IMOD's flags say that each byte of mode 0 holds two pixels of 4 bits."""
+        return self.mode == 0 and bool(self._imod_flags & 16)
 
     @property
     def ctf_corrected(self) -> bool:
         """Whether IMOD's flags say that the CTF was corrected."""
-        stamp, flags = np.frombuffer(self.raw, f"{self.order}i4", count=2, offset=152)
-        return bool(stamp == IMOD_STAMP and flags & 32)
+        return bool(self._imod_flags & 32)
+
+    @property
+    def _imod_flags(self) -> int:
+        """Word 40 of what IMOD wrote; 0 of other programs' files, which may hold anything there."""
+        return int(np.frombuffer(self.raw, f"{self.order}i4", count=1, offset=156)[0]) if self.imod_stamp else 0
 
 
 def byte_orders(raw: bytes | bytearray) -> tuple[tuple[ByteOrder, ByteOrder], bool]:
@@ -165,10 +174,11 @@ def understand(raw: bytes, size: int, path: Path) -> Header:
         )
     # False sorts before True: whole files first, of these the exact length, of these the stamped byte order.
     header = min(plausible, key=lambda h: (h.end > size, h.end != size))
-    if header.mode in REFUSED_MODES:
-        what, remedy = REFUSED_MODES[header.mode]
+    if header.mode in REFUSED_MODES or header.packed_bytes:
+        what, remedy = REFUSED_MODES[101 if header.packed_bytes else header.mode]
+        flagged = ", two of them in a byte by IMOD's flag 16" if header.packed_bytes else ""
         raise FileFormatError(
-            f"{path} holds {what} (MRC mode {header.mode}); expected real values (mode "
+            f"{path} holds {what} (MRC mode {header.mode}{flagged}); expected real values (mode "
             f"{', '.join(map(str, MODES))}); {remedy}"
         )
     if header.ints("ispg")[0] in VOLUME_STACK_SPACE_GROUPS:

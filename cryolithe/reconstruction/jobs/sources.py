@@ -221,7 +221,7 @@ def read_sources(files: SourceFiles, settings: ReconstructSettings) -> Sources:
     if files.format is not None:
         stack = Stack(sections, (height, width), pixel.angstrom, settings.pixel_size is not None)
         alignment = files.format.read(named, stack)
-        against = alignment_doubts(named, stack, alignment, files.format.any_sign)
+        against = alignment_doubts(named, stack, alignment, files.format)
     else:
         alignment, against = _angles_alone(named, sections), ()
     # The alignment's own pixel size is the one that counts.
