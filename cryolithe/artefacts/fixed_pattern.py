@@ -23,19 +23,25 @@ Image = NDArray[np.float32]
 FROM_PER_PX, MOST_PX, PARTS = 0.3, 1024, 3
 # Correlation of far tilts there from which a pattern spoils what neighbours tell (benchmarks/LOG.md), and deviations
 # by chance that it must have.
-WORTH_A_WORD, CERTAIN = 0.02, 5.0
+WORTH_A_WORD, CERTAIN = 0.02, 4.0
 FEWEST_IMAGES = 4
 # A window makes neighbouring coefficients alike: by so much a mean of them deviates more than one of as many others.
 # The median of parts deviates by a quarter more than their mean.
 OF_WINDOW, OF_MEDIAN = 1.5, 1.25
+# In images that were low-passed so little power is left in the finest details, in that of as many others, that they are
+# what rounding and the window leave of coarse ones, which show the specimen.
+LEAST_POWER = 1e-9
 
 
 def shared_pattern(images: Iterable[Image]) -> float:
     """The share of the power of the finest details that all images have in common; 0 where it may be chance.
 
+    Products of independent images have a mean of 0, and by how much they deviate they tell themselves: all the more
+    the fewer coefficients hold power, as in images that were low-passed.
+
     Args:
-        images: some of a stack, spread over it in the order of tilt or of time, each of shape ``(y, x)``; blank ones
-            are left out.
+        images: some of a stack, spread over it in the order of tilt or of time, each of shape ``(y, x)``; blank ones,
+            and those without fine details, are left out.
     """
     fine = np.array([spectra for image in images if (spectra := _finest(image)) is not None])
     if len(fine) < FEWEST_IMAGES:
@@ -45,7 +51,8 @@ def shared_pattern(images: Iterable[Image]) -> float:
         [(one * np.conj(other)).real.mean(-1) for first, one in enumerate(fine) for other in fine[first + apart :]]
     )
     pairs, parts = products.shape
-    by_chance = OF_WINDOW * OF_MEDIAN / math.sqrt(2 * fine.shape[-1] * pairs * parts)
+    of_white = OF_WINDOW / math.sqrt(2 * fine.shape[-1])
+    by_chance = OF_MEDIAN * max(of_white, float((products - products.mean(0)).std())) / math.sqrt(pairs * parts)
     share = float(np.median(products.mean(0)))
     return share if share > max(WORTH_A_WORD, CERTAIN * by_chance) else 0.0
 
@@ -68,6 +75,7 @@ def _finest(image: Image) -> NDArray[np.complex64] | None:
         .swapaxes(1, 2)
     )
     window = np.outer(scipy.signal.windows.hann(edge_y), scipy.signal.windows.hann(edge_x)).astype(np.float32)
-    found = scipy.fft.rfft2((parts - parts.mean((2, 3), keepdims=True)) * window)[..., corner].reshape(PARTS**2, -1)
-    power = float((np.abs(found) ** 2).mean())
-    return np.asarray(found / math.sqrt(power), np.complex64) if power > 0 else None
+    seen = (parts - parts.mean((2, 3), keepdims=True)) * window
+    found = scipy.fft.rfft2(seen)[..., corner].reshape(PARTS**2, -1)
+    power, of_all = float((np.abs(found) ** 2).mean()), float((seen**2).sum(dtype=np.float64)) / PARTS**2
+    return np.asarray(found / math.sqrt(power), np.complex64) if power > LEAST_POWER * of_all else None

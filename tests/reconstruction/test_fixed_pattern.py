@@ -44,6 +44,34 @@ def test_share_is_that_of_the_power(share, edge):
     assert shared_pattern(noise + pattern(share, noise)) == pytest.approx(share, rel=0.15, abs=0.03)
 
 
+def passed(images, kind):
+    """Images less their finest details."""
+    ky, kx = np.fft.fftfreq(images.shape[-2])[:, None], np.fft.rfftfreq(images.shape[-1])
+    kept = {
+        "square": (np.abs(ky) <= 0.33) & (kx <= 0.33),
+        "wide": (np.abs(ky) <= 0.4) & (kx <= 0.4),
+        "circle": np.hypot(ky, kx) <= 0.4,
+        "soft": np.exp(-2 * (np.pi * 2 * np.hypot(ky, kx)) ** 2),
+        "very soft": np.exp(-2 * (np.pi * 3 * np.hypot(ky, kx)) ** 2),
+    }[kind]
+    return np.fft.irfft2(np.fft.rfft2(images) * kept, s=images.shape[-2:]).astype(np.float32)
+
+
+@pytest.mark.parametrize("kind", ["square", "wide", "circle", "soft", "very soft"])
+def test_images_that_were_low_passed_hold_no_pattern(kind):
+    """A few coefficients of the finest details are left, or only what rounding and windows make of a specimen."""
+    for seed in range(8):
+        noise = np.random.default_rng(seed).standard_normal((12, EDGE, EDGE))
+        seen = np.random.default_rng(100 + seed).standard_normal((EDGE, EDGE))
+        assert shared_pattern(passed(noise + 3 * passed(seen, "very soft"), kind)) == 0
+
+
+@pytest.mark.parametrize("kind", ["square", "wide"])
+def test_a_pattern_is_low_passed_with_its_images(kind):
+    noise = np.random.default_rng(0).standard_normal((12, 400, 400))
+    assert shared_pattern(passed(noise + pattern(0.15, noise), kind)) == pytest.approx(0.15, abs=0.05)
+
+
 @pytest.mark.parametrize("turned_deg", [0, 30, 45, 90])
 def test_what_lies_on_the_tilt_axis_is_no_pattern(turned_deg):
     """Beads, and a grainy wire all along it, with and without noise, whatever the axis' direction."""

@@ -84,6 +84,43 @@ def test_a_run_out_of_scale_is_named_by_the_command(tmp_path):
     assert [f" {number} (" in line for number in range(1, 12)] == [number > 8 for number in range(1, 12)]
 
 
+@pytest.mark.parametrize("number", [3, 15, 24])
+@pytest.mark.parametrize("factor", [3.2, 1 / 3.2])
+def test_an_image_between_others_is_named_from_a_factor_of_less(number, factor, tmp_path):
+    """It is out of scale with those on either side; at the end of a series that may be a trend."""
+    images = of_trend(DENSE, 0.2)
+    images[number] *= factor
+    (line,) = told(made(*write_series(tmp_path, images, DENSE), *FBP), "neighbouring tilts")
+    assert line.startswith(f"Warning: the standard deviation of image {number + 1} (")
+    images[number] *= 0.5 if factor > 1 else 2
+    assert not told(made(*write_series(tmp_path, images, DENSE, "less"), *FBP), "neighbouring tilts")
+
+
+@pytest.mark.parametrize("rising", [lambda cos: cos**-1.5, lambda cos: 1 / cos, lambda cos: 1 + 4 * (1 - cos)])
+def test_deviations_that_rise_with_tilt_are_ordinary(rising):
+    for step_deg in (2, 3, 5):
+        angles = np.arange(-60.0, 61, step_deg)
+        levels = rising(np.cos(np.deg2rad(angles))).astype(np.float32)
+        assert notes_of(of_trend(angles, 0.0) * levels[:, None, None], angles) == ()
+
+
+@pytest.mark.parametrize("mean", [0.03, 0.3, 3.0])
+def test_the_largest_of_many_counts_is_no_defect_and_a_hot_pixel_is(mean):
+    """Among a million counts of 0.3 there are some of 6 and more, 11 standard deviations out."""
+    rng = np.random.default_rng(2)
+    images = rng.poisson(mean, (6, 512, 512)).astype(np.float32)
+    assert [looks_of(image).defects for image in images] == [0] * len(images)
+    rare = images[0].copy()
+    rare[5, 5] = {0.03: 4, 0.3: 7, 3.0: 15}[mean]
+    assert looks_of(rare).defects == 0
+    rare[5, 5] = 60
+    assert looks_of(rare).defects == 1
+    assert looks_of(rare - 1).defects >= 1  # no counts
+    dead = rng.poisson(400, (256, 256)).astype(np.float32)
+    dead[5, 5] = 0
+    assert looks_of(dead).defects == 1
+
+
 @pytest.mark.parametrize(
     "angles",
     [

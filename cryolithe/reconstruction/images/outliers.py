@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import gammainc
 
 from cryolithe.images import clipped_sigma
 from cryolithe.reconstruction.images.defects import without_defects
@@ -16,10 +17,21 @@ from cryolithe.reconstruction.images.defects import without_defects
 # An image whose standard deviation is this many times that of others at nearby tilts, or this part of it, is told of:
 # doses of one series, and what tilts lose of it, differ by less.
 MOST_TIMES = 4.0
+# The same of an image that is so far from those on its either side, as no trend over the tilts is: four images of 41
+# with three times the noise of the others, of -5 dB, took the correlation with the truth from .85 to .82 (`fast`).
+# Series of ribosomes, simulated ones and ones with beams, gold, blocked or uneven light have 0.8 to 1.4.
+MOST_TIMES_OF_BOTH = 2.5
+NEAR_DEG = 10.0  # those of the next few that are compared
 NEIGHBOURS = 3  # to either side, by tilt angle
 FEWEST_IMAGES = 5
 # Limits are measured on about so many pixels of an image.
 _LOOKED_AT = 2**20
+# Of counts by the law of Poisson fewer than this share are larger than the largest by chance, among all pixels of an
+# image: in a stack of a hundred there is one in a thousand stacks.
+_BY_CHANCE = 1e-5
+# So many pixels are whole numbers where an image is one of counts: a border may be filled with means. Of larger counts
+# deviations tell as much.
+_LEAST_COUNTS, _MOST_OF_COUNTS = 0.5, 1e4
 _MOST_TOLD = 8
 
 
@@ -36,9 +48,20 @@ def looks_of(image: NDArray[np.float32]) -> Looks:
     """Measure a finite image, shape ``(y, x)``, without its border."""
     step = max(1, int((image.size / _LOOKED_AT) ** 0.5))
     some = np.ascontiguousarray(image[::step, ::step])
-    defects = int(np.count_nonzero(without_defects(image, some) != image))
+    beyond = image[without_defects(image, some) != image]
+    defects = int(np.count_nonzero((beyond < some.mean()) | (beyond > _most_by_chance(some, image.size))))
     digest = hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=16).digest()
     return Looks(float(some.std(dtype=np.float64)), clipped_sigma(some - np.median(some)), defects, digest)
+
+
+def _most_by_chance(image: NDArray[np.float32], pixels: int) -> float:
+    """The largest count that so many pixels of the image's mean may have by chance; -Inf where they are no counts."""
+    mean = float(image.mean(dtype=np.float64))
+    if image.min() < 0 or mean > _MOST_OF_COUNTS or np.mean(image == np.rint(image)) < _LEAST_COUNTS:
+        return -np.inf
+    counts = np.arange(1, int(mean + 20 * mean**0.5) + 40)
+    rare = gammainc(counts, mean) < _BY_CHANCE / pixels  # the probability of as many or more
+    return float(counts[rare][0] - 1)
 
 
 def outlier_notes(
@@ -119,8 +142,22 @@ def _times(looks: Sequence[Looks], angles_deg: Sequence[float]) -> list[float | 
         near = [other for other in range(first, min(first + 2 * NEIGHBOURS + 1, len(order))) if other != place]
         apart[place] = _apart(levels[:, place], (levels - scales)[:, near]) - most
     far = _with_run(np.abs(apart) > np.log(MOST_TIMES), scales, most)
+    far |= _stand_out(levels - scales + most, np.asarray(angles_deg)[order])
     for index, is_far, one in zip(order.tolist(), far, apart, strict=True):
         found[index] = float(np.exp(one)) if is_far else None
+    return found
+
+
+def _stand_out(levels: NDArray[np.float64], angles_deg: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Images out of scale with the next few on their one side, and in the same way with those on their other one."""
+    found = np.zeros(len(angles_deg), np.bool_)
+    near = np.abs(angles_deg - angles_deg[:, None]) <= NEAR_DEG
+    for place in range(len(angles_deg)):
+        before = np.flatnonzero(near[place, :place])[-NEIGHBOURS:]
+        behind = place + 1 + np.flatnonzero(near[place, place + 1 :])[:NEIGHBOURS]
+        if len(before) and len(behind):
+            one, other = (_apart(levels[:, place], levels[:, side]) for side in (before, behind))
+            found[place] = one * other > 0 and min(abs(one), abs(other)) > np.log(MOST_TIMES_OF_BOTH)
     return found
 
 
