@@ -81,6 +81,25 @@ def confirmed(right, gain=1.0, noise=0.3, seed=0, at_ends=1.0):
     return confirmed_trust(parts, geometry)
 
 
+def of_bands(volume, low, high):
+    """What of a volume lies between two distances from the axis of tilt, cycles/px."""
+    z, x = np.fft.fftfreq(volume.shape[0])[:, None, None], np.fft.fftfreq(volume.shape[2])
+    radius = np.hypot(z, x)
+    return np.fft.ifftn(np.fft.fftn(volume) * ((radius >= low) & (radius < high))).real
+
+
+def parts_by(network_of, noise, seed, on_images=lambda images: images):
+    """Both trials twice, of networks that ``network_of(truth, invented, trial)`` makes of the first of each."""
+    projector = make_projector(TiltGeometry(ANGLES, SHAPE[1:]), (SHAPE[0], SHAPE[2]))
+    for number, trial in enumerate((*TRIALS, *TRIALS)):
+        truth, invented = specimen([seed, number]), in_wedge(specimen([seed, 50 + number]), trial)
+        images = projector.forward(torch.from_numpy(truth))
+        rng = np.random.default_rng([seed, 100 + number])
+        images = images + noise * images.std() * torch.from_numpy(rng.standard_normal(images.shape, np.float32))
+        networks = network_of(truth, invented, trial), truth
+        yield part_of(projector, trial, networks, on_images(images))
+
+
 def at_matter(trust):
     """Mean over the bins in which the specimen has power."""
     return float(np.mean(trust.kept[2:6]))
@@ -114,6 +133,55 @@ def test_what_high_tilts_lose_has_no_say():
 
 def test_more_noise_does_not_make_a_network_less_right():
     assert at_matter(confirmed(0.9, noise=2.0)) > 0.65
+
+
+def test_what_is_tried_is_what_would_be_weakened():
+    """Of coarse structures most of the missing wedge lies within a slice's thickness of what was measured."""
+
+    def right_near_the_border(truth, invented, trial):
+        z, x = np.fft.fftfreq(SHAPE[0])[:, None, None], np.fft.fftfreq(SHAPE[2])
+        near = measured_region(tuple(np.asarray(ANGLES)[trial.inner]), z, x, SHAPE[0] / 2) > 0  # one slice and less
+        far = np.fft.ifftn(np.fft.fftn(in_wedge(truth, trial)) * ~near).real
+        return truth - far + np.fft.ifftn(np.fft.fftn(invented) * ~near).real
+
+    found = confirmed_trust(parts_by(right_near_the_border, 0.1, 0), TiltGeometry(ANGLES, SHAPE[1:]))
+    assert found.kept[1] > 0.4  # whose missing region in the trial is a slice wide
+    assert found.kept[7] < 0.35  # five
+
+
+def test_fine_details_have_no_say_in_coarse_ones():
+    """Half of the bins lie within the finest octave."""
+    geometry = TiltGeometry(ANGLES, SHAPE[1:])
+
+    def right_if_coarse(truth, invented, trial):
+        return truth - of_bands(in_wedge(truth, trial), 0.125, 1) + of_bands(invented, 0.125, 1)
+
+    found = confirmed_trust(parts_by(right_if_coarse, 1.0, 0), geometry)
+    assert min(found.kept[1:3]) > 0.8
+    assert max(found.kept[4:7]) < 0.25
+
+
+@pytest.mark.parametrize("limit_per_px", [0.33, 0.25, 0.17])
+@pytest.mark.parametrize("levels", [None, 30])
+def test_beyond_the_limit_of_a_filter_nothing_is_told(limit_per_px, levels):
+    """Binned and filtered images hold nothing there, or what rounding leaves; a network may draw what it likes."""
+    geometry = TiltGeometry(ANGLES, SHAPE[1:])
+
+    def network(truth, invented, trial):
+        wedge = in_wedge(truth, trial)
+        grain = 0.02 * truth.std() * np.random.default_rng(9).standard_normal(truth.shape)
+        return truth + 0.6 * (invented - wedge) + grain
+
+    def cut(images):
+        y, x = torch.fft.fftfreq(images.shape[1])[:, None], torch.fft.rfftfreq(images.shape[2])
+        images = torch.fft.irfft2(torch.fft.rfft2(images) * (torch.hypot(y, x) <= limit_per_px), s=images.shape[1:])
+        return images if levels is None else (images * levels / images.std()).round()
+
+    whole = confirmed_trust(parts_by(network, 0.5, 0), geometry)
+    found = confirmed_trust(parts_by(network, 0.5, 0, cut), geometry)
+    held = int(2 * BINS * limit_per_px) - 1
+    assert found is not None
+    assert found.kept[1:held] == pytest.approx(whole.kept[1:held], abs=0.06)
 
 
 def test_parts_that_tell_nothing_have_no_say():

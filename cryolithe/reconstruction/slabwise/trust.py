@@ -10,19 +10,21 @@ back-projection of the tilts that it did not see, over that part of Fourier spac
 
     b = Re <F, N> / Re <F(N), N>         h(q) = b(made missing) / b(still measured),  q = |(k_z, k_x)|
 
-with F(N) the back-projection of projections of N to the same tilts. b is the regression of the specimen on N: the noise
-of tilts that were left out has nothing to do with N, so it needs no truth. What the CTF, damage and the thickness that
-high tilts look through do to amplitudes is in both and cancels. Noise that the network leaves in what was measured
-lowers b there, and h is then too large; as less was measured in the trial than in truth, h is also too small. A network
-that knows itself has h = 1. What it puts into the missing wedge is multiplied by h, which is the best that one number
-for a frequency can do. What is the same along x stays: where the ice ends and how dense it is on average at a height
-has no like among the tilts that could be left out, and is no structure.
+with F(N) the back-projection of projections of N to the same tilts. That part is what the filter that weakens the
+missing wedge would weaken in the trial: all that lies half a slice's thickness and more from what stays measured, for
+of coarse structures most of the wedge lies close to it. b is the regression of the specimen on N: the noise of tilts
+that were left out has nothing to do with N, so it needs no truth. What the CTF, damage and the thickness that high
+tilts look through do to amplitudes is in both and cancels. Noise that the network leaves in what was measured lowers b
+there, and h is then too large; as less was measured in the trial than in truth, h is also too small. A network that
+knows itself has h = 1. What it puts into the missing wedge is multiplied by h, which is the best that one number for a
+frequency can do. What is the same along x stays: where the ice ends and how dense it is on average at a height has no
+like among the tilts that could be left out, and is no structure.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -41,10 +43,13 @@ BINS = 12
 FEWEST_TILTS = 20
 # At most one part in so many of the range is left out, and at least so many tilts.
 _LARGEST, _FEWEST_OUT = 4, 3
-# Slices' thicknesses that what was made missing must be away from what is measured.
-_AWAY = 1.0
-# What neighbouring bins usually differ by.
-_ROUGHNESS = 0.15
+# Slices' thicknesses that what was made missing must be away from what is measured: where `measured_region` is 0, so
+# that what is tried is what would be weakened. Of coarse structures the wedge is but two slices deep.
+_AWAY = 0.5
+# Of the upper quartile of bins; where images hold less, as beyond the limit of a filter, noise tells nothing of itself.
+_LEAST_HELD = 0.1
+# What h of sizes an octave apart usually differs by; as of a random walk, the square of it grows with the octaves.
+_ROUGHNESS = 0.4
 # Expected where little is measured, and how far from it: of the bundled networks on simulated series h is 0.1 to 0.5 of
 # faint cells and about 1 where images show much, and there it is measured well (`benchmarks/wedge.py`).
 _EXPECTED_H, _SPREAD_H = 0.5, 0.3
@@ -164,11 +169,22 @@ class _Region:
         common: Re <F, N>.
         power: Re <F(N), N>.
         variance: of ``common``, if F were nothing but noise.
+        held: Σ |F|².
+        count: of frequencies.
     """
 
     common: NDArray[np.float64]
     power: NDArray[np.float64]
     variance: NDArray[np.float64]
+    held: NDArray[np.float64]
+    count: NDArray[np.float64]
+
+    def doubted(self) -> _Region:
+        """With more variance where images hold next to nothing: a slope of 0 is no finding there."""
+        density = self.held / np.maximum(self.count, 1e-12)
+        least = _LEAST_HELD * float(np.quantile(density[self.count > 0], 0.75)) if self.count.any() else 0.0
+        short = np.where(density > 0, np.maximum(1.0, least / np.maximum(density, 1e-300)), 1.0)
+        return replace(self, variance=self.variance * short**2)
 
 
 def confirmed_trust(parts: Iterable[tuple[Trial, Seen, Seen]], geometry: TiltGeometry) -> WedgeTrust | None:
@@ -183,11 +199,11 @@ def confirmed_trust(parts: Iterable[tuple[Trial, Seen, Seen]], geometry: TiltGeo
         None where parts tell nothing: not finite, too small, or nothing in common where it was measured.
     """
     angles = np.asarray(geometry.angles_deg)
-    sums = np.zeros((2, 3, BINS))
+    sums = np.zeros((2, 5, BINS))
     for trial, *trials in parts:
         if all(bool(torch.isfinite(voxels).all()) for seen in trials for voxels in seen):
             sums += np.array([_sums_somewhere(seen, angles[trial.inner], angles) for seen in trials])
-    made, still = (_Region(*region) for region in sums)
+    made, still = (_Region(*region).doubted() for region in sums)
     return _trust(still, made)
 
 
@@ -213,6 +229,8 @@ def _sums(seen: Seen, inner_deg: NDArray[np.float64], all_deg: NDArray[np.float6
             counts * (a.conj() * b).real,
             counts * (a.conj() * c).real,
             counts.square() * a.abs().square() * b.abs().square() * (CORRELATED / 2),
+            counts * b.abs().square(),
+            counts,
         )
     ]
     return np.array(found)
@@ -262,8 +280,13 @@ def _trust(still: _Region, made: _Region) -> WedgeTrust | None:
 def _smooth(
     values: NDArray[np.float64], weights: NDArray[np.float64], roughness: float, expected: tuple[float, float]
 ) -> NDArray[np.float64]:
-    """Least squares for values that differ little between neighbours, ``expected`` (with its spread) before any."""
-    change = np.diff(np.eye(BINS), axis=0)
+    """Least squares for values that differ little between neighbours, ``expected`` (with its spread) before any.
+
+    Neighbours of the coarsest bins lie an octave apart, of the finest a tenth of one: where all were held together
+    alike, the many fine bins decided what the few coarse ones say.
+    """
+    octaves = np.diff(np.log2(np.arange(BINS) + 0.5))
+    change = np.diff(np.eye(BINS), axis=0) / np.sqrt(octaves)[:, None]
     prior = np.full(BINS, 1 / (BINS * expected[1] ** 2))
     left = np.diag(weights + prior) + change.T @ change / roughness**2
     return np.asarray(np.linalg.solve(left, weights * values + prior * expected[0]))
