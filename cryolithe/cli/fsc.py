@@ -131,10 +131,12 @@ def command(
                     },
                 },
             )
-            click.echo(f"Numbers: {json_path}")
         if plot_path is not None:
             plot_fsc(plot_path, curve, voxel_size, title=f"{volumes[0].name} and {volumes[1].name}")
-            click.echo(f"Plot: {plot_path}")
+    # Afterwards: a pipe that is closed takes away no file that is complete.
+    for what, path in (("Numbers", json_path), ("Plot", plot_path)):
+        if path is not None:
+            click.echo(f"{what}: {path}")
 
 
 def _read(path: Path, is_volume: bool) -> tuple[Volume, bool]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -189,12 +190,19 @@ def _write_zarr(target: Target, volume: VolumeFile, stored: Callable[[int], NDAr
 
 def _write_sequence(target: Target, volume: VolumeFile, stored: Callable[[int], NDArray[Any]], overwrite: bool) -> None:
     """A folder with files of the names that the input has."""
+    new = not target.path.exists()
     try:
         target.path.mkdir(exist_ok=True)
     except OSError as error:
         raise unwritable(target.path, error) from error
-    with all_or_none(target.path / name for name in volume.names):
-        for z, name in enumerate(volume.names):
-            plane = stored(z)
-            with replacing(target.path / name, overwrite) as temporary:
-                write_tiff(temporary, lambda _, p=plane: p, (1, *plane.shape), target.dtype, volume.voxel_size_angstrom)  # type: ignore[misc]
+    try:
+        with all_or_none(target.path / name for name in volume.names):
+            for z, name in enumerate(volume.names):
+                plane = stored(z)
+                with replacing(target.path / name, overwrite) as file:
+                    write_tiff(file, lambda _, p=plane: p, (1, *plane.shape), target.dtype, volume.voxel_size_angstrom)  # type: ignore[misc]
+    except BaseException:
+        if new:
+            with suppress(OSError):
+                target.path.rmdir()
+        raise

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -24,6 +24,7 @@ from cryolithe.errors import ResourceError
 from cryolithe.formats.reading import changed_error
 from cryolithe.formats.record import changed_input, hashed, read_record_beside
 from cryolithe.formats.sizes import size_told
+from cryolithe.formats.volumes.ome_zarr_reader import is_ome_zarr
 from cryolithe.machine.device import precision_name
 from cryolithe.optimise.distributed import Place
 from cryolithe.report.json_files import write_json
@@ -160,7 +161,7 @@ def _denoise_one(
         watcher.note(coarse)
     seconds = {**times, "denoising": time.monotonic() - started}
     watcher.stage("Comparing before and after", 1)
-    with _with_its_record(item):
+    with _with_its_record(item, view.volume.names):
         judged = _judged(method, job, view, (weights, applied), context)
     watcher.advance(1)
     if changed := changed_input({"inputs": before}, item.inputs):
@@ -168,20 +169,32 @@ def _denoise_one(
         raise changed_error(item.inputs[changed], "it was denoised", what)
     warnings = tuple(watcher.warnings)
     done = Denoised(item.output, job.used_weights, judged.verdict, judged.score, seconds, warnings)
-    with _with_its_record(item):
+    with _with_its_record(item, view.volume.names):
         _write_record(method, job, view, (weights, applied, before, place), done)
     return done
 
 
 @contextmanager
-def _with_its_record(item: Item) -> Iterator[None]:
-    """Remove an output where the rest fails: without its record nobody could tell what it was made of."""
+def _with_its_record(item: Item, names: Sequence[str]) -> Iterator[None]:
+    """Remove an output where the rest fails: without its record nobody could tell what it was made of.
+
+    Args:
+        item: what is denoised.
+        names: of the planes of an output that is a folder of them.
+    """
     try:
         yield
     except BaseException:  # also Ctrl-C
         for path in (item.output, item.report):
             if path is not None and path.is_file():
                 path.unlink()
+        if is_ome_zarr(item.output):
+            shutil.rmtree(item.output, ignore_errors=True)
+        elif item.output.is_dir():  # a sequence, beside which there may be other files
+            for name in names:
+                (item.output / name).unlink(missing_ok=True)
+            with suppress(OSError):
+                item.output.rmdir()
         raise
 
 

@@ -162,9 +162,10 @@ def write_imod_files(
         with replacing(folder / file, overwrite) as temporary:
             temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
         paths.append(folder / file)
+    # Not newst.com: without a size, which nobody knows here, it would keep the raw images' however far they are turned.
     rows = [
-        ("tilts", "newst_com", "tilt_com", "pixel_size"),
-        (f"{name}.mrc", f"{name}_newst.com", f"{name}_tilt.com", f"{alignment.pixel_size_angstrom:g}"),
+        ("tilts", "xf", "tilt_com", "pixel_size"),
+        (f"{name}.mrc", f"{name}.xf", f"{name}_tilt.com", f"{alignment.pixel_size_angstrom:g}"),
     ]
     paths.append(_write_list(folder / "series.csv", rows, overwrite))
     return tuple(paths)

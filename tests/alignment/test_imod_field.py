@@ -81,6 +81,9 @@ def test_slices_and_columns_are_counted_in_the_images_that_newstack_makes(projec
         (("BinByFactor 2",), (90, 160), (92, 160)),  # 46 and 80: even stays even
         (("BinByFactor 2",), (91, 161), (91, 162)),  # 45 and 81: odd stays odd
         (("BinByFactor 2", "AllowOddEvenChange"), (90, 161), (90, 161)),
+        (("BinByFactor 4", "AllowOddEvenChange"), (99, 98), (100, 104)),
+        (("BinByFactor 4", "AllowOddEvenChange"), (97, 96), (97, 96)),  # 24 and 24
+        (("BinByFactor 4",), (97, 96), (100, 96)),
         (("BinByFactor 4",), (99, 98), (100, 104)),  # 25 and 26: all pixels are in it
         (("BinByFactor 2", "AntialiasFilter -1"), (90, 161), (90, 161)),
         (("BinByFactor 2", "AntialiasFilter 0"), (90, 160), (92, 160)),

@@ -78,7 +78,13 @@ def test_a_stack_of_half_the_size_is_a_binned_copy(tmp_path):
         assert voxels(path).shape == (DEPTH // 2, SHAPE[0] // 2, SHAPE[1] // 2)
         assert read_mrc(path).voxel_size_angstrom == 2 * PIXEL
         assert "the stack's pixels are 2 times those that RELION aligned" in said
-    listing, own, stack = project(tmp_path / "c", PIXEL, False, images=half)
+    listing, own, named = project(tmp_path / "c", PIXEL, False, images=half)
+    # The stack that the table names, with its pixels, is the one that was aligned: the volume asked for is wider.
+    good("reconstruct", named, "--star", listing, *FBP, "-o", tmp_path / "wider.mrc")
+    assert read_mrc(tmp_path / "wider.mrc").voxel_size_angstrom == PIXEL
+    stack = tmp_path / "copies" / "ts.mrcs"
+    stack.parent.mkdir()
+    named.rename(stack)
     for star in (listing, own):
         said = refusal_of(call("reconstruct", stack, "--star", star, *FBP, "-o", tmp_path / "v.mrc"))
         assert (
@@ -86,6 +92,7 @@ def test_a_stack_of_half_the_size_is_a_binned_copy(tmp_path):
         )
         good("reconstruct", stack, "--star", star, *FBP, "--pixel-size", 10, "--dry-run")
     # What the user says is not doubted.
+    stack.rename(named)
     wide = good("reconstruct", listing, *FBP, "--pixel-size", PIXEL, "-o", tmp_path / "wide")
     assert voxels(tmp_path / "wide" / "rec_ts.mrc").shape == (DEPTH, *SHAPE), wide.stderr
 
@@ -108,6 +115,10 @@ def test_a_stack_of_half_the_size_is_a_binned_copy(tmp_path):
         (Images(7.0, shape=(30, 30)), None),
         (Images(1.0, shape=(30, 30)), None),
         (Images(1.0, shape=(30, 30), named=True), (5.0, 1)),
+        (Images(5.0, shape=(10, 12), named=True), (5.0, 1)),  # a volume twice as wide as the images
+        (Images(10.0, shape=(19, 23), named=True), (5.0, 1)),
+        (Images(10.0, shape=(19, 23)), (10.0, 2)),
+        (Images(10.0, shape=(11, 14), named=True), (10.0, 2)),
         (Images(10.0, shape=(30, 30), listed=True), (5.0, 1)),
         (Images(10.0, asked=True, shape=(20, 24)), (10.0, 2)),
         (Images(7.0, asked=True, shape=(20, 24), listed=True), None),

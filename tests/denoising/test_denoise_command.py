@@ -21,7 +21,9 @@ from two_ranks import run_both, run_two
 from cryolithe.denoising import run
 from cryolithe.denoising.samba import apply, inference, learning, model, sweep, training
 from cryolithe.denoising.samba import recipe as recipes
+from cryolithe.errors import OutputError
 from cryolithe.formats import read_mrc, write_volume
+from cryolithe.formats.volumes.ome_zarr import write_ome_zarr
 from cryolithe.volume import Volume
 
 SHAPE = (9, 40, 36)
@@ -467,3 +469,27 @@ def test_a_training_that_goes_on_with_another_precision_tells_it(tmp_path, monke
     assert (card["precision"], card["went_on"]) == ("fp32", [{"step": 3, "precision": "bf16"}])
     again = good(tmp_path / "t.mrc", "--resume", "--precision", "fp32", "--overwrite").output
     assert "goes on from step" not in again  # nothing is left to be computed
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["zarr", "planes"])
+def test_a_folder_whose_record_cannot_be_written_is_taken_away(kind, tmp_path, monkeypatch):
+    values = volume()
+    if kind == "zarr":
+        given, made = tmp_path / "v.zarr", tmp_path / "v_samba.zarr"
+        write_ome_zarr(given, values, 10.0, "v")
+    else:
+        given, made = tmp_path / "planes", tmp_path / "planes_samba"
+        given.mkdir()
+        for z, plane in enumerate(values):
+            tifffile.imwrite(given / f"p_{z}.tif", plane)
+
+    def full(*_):
+        raise OutputError("No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("cryolithe.denoising.run._write_record", full)
+        assert "No space left on device" in bad(given, "--lmax", 2)
+    assert not made.exists()
+    good(given, "--lmax", 2, "--model", tmp_path / f"{made.stem}.safetensors")
+    assert made.is_dir()

@@ -73,10 +73,10 @@ def test_compressed_stacks_with_angles_are_named(name, tmp_path):
     compressed(tmp_path / name)
     (tmp_path / "N.tlt").write_text(ANGLES)
     said = refusal_of(call("reconstruct", tmp_path, *DRY))
-    assert f"{name}.gz is compressed: unpack it, or give it alone with its files" in said
+    assert f"{name}.gz): unpack them, or give each alone" in said
     series(tmp_path)
     said = good("reconstruct", tmp_path, *DRY).stderr
-    assert f"Left out, compressed (unpack it, or give it alone with its files): {name}.gz" in said
+    assert f"Left out, compressed (unpack, or give each alone with its files): {name}.gz" in said
     stack(tmp_path / name)
     assert "compressed" not in good("reconstruct", tmp_path, *DRY).stderr
 

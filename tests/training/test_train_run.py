@@ -349,7 +349,8 @@ def test_finetuning_on_pairs(tmp_path):
     rows = csv.DictReader((tmp_path / "mine.run" / "validation.csv").read_text().splitlines())
     errors = {int(row["step"]): float(row["loss"]) for row in rows}
     for step, error in errors.items():
-        assert re.search(rf"step {step}, c: .*; error {error:.4f}", result.stderr)
+        (told,) = re.findall(rf"step {step}, c: .*; error ([\d.]+)", result.stderr)
+        assert float(told) == pytest.approx(error, abs=1.01e-4)  # each is rounded from the full value
     best = min(error for step, error in errors.items() if step)
     assert f"the error went from {errors[0]:.4f} to {best:.4f}" in " ".join(result.stderr.split())
     assert "Note: on simulated specimens: " in result.stderr

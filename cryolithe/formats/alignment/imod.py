@@ -14,6 +14,7 @@ import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from cryolithe.alignment import Matrix
 from cryolithe.errors import FileFormatError, InputError
@@ -96,6 +97,10 @@ def read_x_tilt_deg(path: PathLike) -> float:
     return sum(values) / len(values)
 
 
+# How newstack rounds a size in binned pixels.
+Rounding = Literal["whole bins", "parity", "any parity"]
+
+
 @dataclass(frozen=True)
 class NewstCommand:
     """What newst.com says.
@@ -104,8 +109,8 @@ class NewstCommand:
         transforms: the .xf file, or None.
         bin: BinByFactor times a whole ShrinkByFactor.
         size_px: SizeToOutputInXandY ``(x, y)`` in binned pixels, or None for the input's own.
-        whole_bins: a size that is not given is that of the whole bins of the input; else plain binning keeps even sizes
-            even and odd ones odd.
+        rounding: of a size that is not given: to the whole bins of the input; so that all of it is held, even sizes
+            even and odd ones odd ("parity"); or so, whichever comes out ("any parity").
         listed: sections that are read, from 0, in this order; None for all.
         every: SkipSectionIncrement: of those, each so manieth is taken.
         excluded: sections, from 0, that are then left out.
@@ -123,7 +128,7 @@ class NewstCommand:
     notes: tuple[str, ...] = ()
     input_name: str = ""
     output_name: str = ""
-    whole_bins: bool = False
+    rounding: Rounding = "parity"
 
     def aligned_shape(self, raw: tuple[int, int]) -> tuple[int, int]:
         """Pixels ``(y, x)`` of an aligned image, in those of the raw stack, whose images have ``raw``.
@@ -133,7 +138,7 @@ class NewstCommand:
         """
         if self.size_px is not None:
             return self.size_px[1] * self.bin, self.size_px[0] * self.bin
-        made = [_binned(n, self.bin, self.whole_bins) for n in raw]
+        made = [_binned(n, self.bin, self.rounding) for n in raw]
         y, x = (n if n // self.bin == binned else binned * self.bin for n, binned in zip(raw, made, strict=True))
         return y, x
 
@@ -158,12 +163,12 @@ class NewstCommand:
         return taken
 
 
-def _binned(size_px: int, factor: int, whole_bins: bool) -> int:
-    """Pixels that newstack makes of an axis: the whole bins, or as many as hold all of it, even of even, odd of odd."""
+def _binned(size_px: int, factor: int, rounding: Rounding) -> int:
+    """Pixels that newstack makes of an axis; a single pixel beyond whole bins is dropped."""
     whole, left = divmod(size_px, factor)
-    if whole_bins:
+    if rounding == "whole bins":
         return whole
-    if whole % 2 != size_px % 2:
+    if whole % 2 != size_px % 2 and not (rounding == "any parity" and left <= 1):
         return whole + 1
     return whole + 2 if left > 1 else whole
 
@@ -208,17 +213,15 @@ def read_newst_com(path: PathLike, replaced: frozenset[str] = frozenset()) -> Ne
         notes=_ignored(command),
         input_name=command.word("InputFile"),
         output_name=command.word("OutputFile"),
-        whole_bins=not size and binning > 1 and _in_whole_bins(command),
+        rounding=_rounding(command),
     )
 
 
-def _in_whole_bins(command: Command) -> bool:
-    """Whether a reduction is shrinking, as ShrinkByFactor and AntialiasFilter make it, or may change even to odd."""
-    return (
-        command.has("ShrinkByFactor")
-        or command.word("AllowOddEvenChange") not in ("", "0")
-        or any(command.numbers("AntialiasFilter", 1, ()))
-    )
+def _rounding(command: Command) -> Rounding:
+    """Shrinking, as by ShrinkByFactor and AntialiasFilter, has whole bins; binning may be let change even to odd."""
+    if command.has("ShrinkByFactor") or any(command.numbers("AntialiasFilter", 1, ())):
+        return "whole bins"
+    return "any parity" if command.word("AllowOddEvenChange") not in ("", "0") else "parity"
 
 
 def _newst_bin(command: Command, free: bool) -> int:

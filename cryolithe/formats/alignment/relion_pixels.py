@@ -16,6 +16,7 @@ from cryolithe.errors import InputError
 from cryolithe.formats.stacks.mrc import read_mrc
 
 SAME_MULTIPLE = 0.02  # of a whole multiple, within which pixels are one
+FAR_LARGER = 1.3  # than the volume, which may be wider than images, or a part of them
 WIDTH, HEIGHT = "rlnTomoSizeX", "rlnTomoSizeY"
 _WITH_HEADERS = (".mrc", ".mrcs", ".st", ".ali")
 
@@ -70,7 +71,8 @@ def pixels_of(images: Images, of_table: float, series: Mapping[str, str]) -> Pix
     """The pixels of images by those that RELION aligned; None where what is known does not fit together.
 
     Images of the width and height that the table tells are those that were aligned; of a whole part of both, a copy
-    binned by that, if their pixels are as many times as large. Where sizes tell nothing, pixels alone do.
+    binned by that, if their pixels are as many times as large. Where sizes tell nothing, pixels alone do. A stack that
+    the table names is the one that was aligned where its header agrees with the table, whatever volume was asked for.
 
     Args:
         images: what is known of them.
@@ -82,15 +84,17 @@ def pixels_of(images: Images, of_table: float, series: Mapping[str, str]) -> Pix
     by_sizes = None if images.asked else _times_by_sizes(images.shape, series)
     if images.asked:
         binned = by_pixels
-    elif images.listed or by_sizes == 1:
+    elif images.listed or by_sizes == 1 or (images.named and by_pixels == 1):
         binned = 1
     elif here is None:
         binned = by_sizes or 1
     elif by_sizes is not None:
         binned = by_sizes if by_sizes == by_pixels else None
     else:
-        # The stack that was aligned is no copy of finer pixels, or of a part of them: its header is wrong.
-        binned = by_pixels or (1 if images.named else None)
+        # The stack that was aligned is no copy of finer pixels, or of a part of them, nor one whose finer copy would be
+        # far larger than the volume: its header is wrong.
+        own = images.named and (by_pixels is None or _beyond_volume(images.shape, by_pixels, series))
+        binned = 1 if own else by_pixels
     if binned is None:
         return None
     if here is not None and by_pixels == binned:
@@ -141,13 +145,27 @@ def whole_multiple(times: float) -> int | None:
     return round(times)
 
 
-def _times_by_sizes(shape: tuple[int, int] | None, series: Mapping[str, str]) -> int | None:
-    """How many pixels of images that were aligned one of these is, by sizes in either orientation; None if untold."""
+def _beyond_volume(shape: tuple[int, int] | None, times: int, series: Mapping[str, str]) -> bool:
+    """Whether images with so many times the pixels would be far larger than the volume that the table tells."""
+    told = _told_sizes(series)
+    if shape is None or not told:
+        return False
+    return all(times * b > FAR_LARGER * a for a, b in zip(told, sorted(shape), strict=True))
+
+
+def _told_sizes(series: Mapping[str, str]) -> list[float]:
+    """Width and height of the volume, the smaller first; empty where they are not told."""
     try:
         told = sorted(float(series[name]) for name in (WIDTH, HEIGHT))
     except (KeyError, ValueError):
-        return None
-    if shape is None or not (told[0] > 0 and math.isfinite(told[1])):
+        return []
+    return told if told[0] > 0 and math.isfinite(told[1]) else []
+
+
+def _times_by_sizes(shape: tuple[int, int] | None, series: Mapping[str, str]) -> int | None:
+    """How many pixels of images that were aligned one of these is, by sizes in either orientation; None if untold."""
+    told = _told_sizes(series)
+    if shape is None or not told:
         return None
     here = sorted(shape)
     times = round(told[1] / here[1])

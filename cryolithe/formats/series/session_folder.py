@@ -76,7 +76,7 @@ class FolderContent:
             "no angle file beside it": self.left_out,
             "no tilt series (fewer than 3 images, or a montage)": self.other,
             "halves without their whole stack (give each two with --even and --odd)": self.halves,
-            "compressed (unpack it, or give it alone with its files)": self.compressed,
+            "compressed (unpack, or give each alone with its files)": self.compressed,
         }
         return {why: stacks for why, stacks in found.items() if stacks}
 
@@ -132,9 +132,7 @@ def read_session_folder(path: PathLike, reading: Reading | None = None) -> Folde
         also = f"; {len(left_out)} {lacking}" if left_out else ""
         also += f"; {len(other)} stacks have fewer than {FEWEST_IMAGES} images, or are of a montage" if other else ""
         also += _without_whole(halves) if halves else ""
-        also += (
-            f"; {_names(compressed)} is compressed: unpack it, or give it alone with its files" if compressed else ""
-        )
+        also += f"; compressed stacks ({_names(compressed)}): unpack them, or give each alone" if compressed else ""
         if not also and (is_other := what_else(folder)):
             raise NoSeriesError(is_other)
         if table := _table_of_series(everything, reading):

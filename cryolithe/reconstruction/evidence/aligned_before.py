@@ -51,7 +51,10 @@ def aligned_before_warnings(series: TiltSeries, images: torch.Tensor) -> tuple[s
     moved = float(agreement(images, pairs, np.zeros(1)).still[0])
     if moved >= GOOD_AGREEMENT:
         return ()
-    read = _coarse(series)
+    # Only these images are read once more.
+    paired, pairs = np.unique(pairs, return_inverse=True)
+    pairs = pairs.reshape(-1, 2)
+    read = _coarse(series, paired.tolist())
     along = agreement(read, pairs, np.zeros(1))
     before = float(along.still[0])
     if before < GOOD_AGREEMENT or not along.still_sound[0] or moved > MOST_LEFT * before:
@@ -62,20 +65,20 @@ def aligned_before_warnings(series: TiltSeries, images: torch.Tensor) -> tuple[s
         return ()
     return (
         f"the images agree along y as they are in the file (mean correlation {before:.2f}), and not as the alignment "
-        f"moves them ({moved:.2f}): the stack seems to be aligned already, and the volume to be wrong; leave out the "
-        "alignment, or give the raw stack",
+        f"or --tilt-axis moves them ({moved:.2f}): the stack seems to be aligned already, or the alignment to be of "
+        "another stack or of other pixels, and the volume to be wrong; leave it out, or give what belongs together",
     )
 
 
-def _coarse(series: TiltSeries) -> torch.Tensor:
-    """The middle of images as they were read, averaged over squares of pixels, mean 0 each and one variance."""
+def _coarse(series: TiltSeries, tilts: list[int]) -> torch.Tensor:
+    """The middle of some images as they were read, averaged over squares of pixels, mean 0 each and one variance."""
     height, width = series.geometry.image_shape
     side = min(height, width)
     factor = max(1, side // WIDEST_PX)
     rows, columns = height // factor, width // factor
     top, left = (height - rows * factor) // 2, (width - columns * factor) // 2
     parts = []
-    for number in range(series.geometry.tilts):
+    for number in tilts:
         image = finite_image(series.image(number))
         release_pages(series.images)
         squares = image[top : top + rows * factor, left : left + columns * factor]

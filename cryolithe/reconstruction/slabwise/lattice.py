@@ -36,8 +36,9 @@ MOST_ELSEWHERE = 0.25
 # at least so much of the strongest.
 OUT_OF_NOISE, LEAST_OF_STRONGEST = 2.5, 0.01
 # Images that a crystal must show in so much of its strength, or in so much as stands out of noise and is not next to
-# nothing; and what their median has of that, at least.
-SURELY_SEEN, EVER_SEEN, LEAST_SEEN = 0.3, 0.03, 0.2
+# nothing. Dose, thickness and the CTF leave some of these as little of that as the fourth number, most of a fringe's
+# none: so many of them hold an order of a crystal.
+SURELY_SEEN, EVER_SEEN, LEAST_SEEN, LEAST_LEFT, LEAST_MANY = 0.3, 0.03, 0.2, 0.05, 0.2
 # Orders that are taken at most, those of which least is kept.
 MOST_ORDERS = 24
 
@@ -174,7 +175,8 @@ def _looked(
     expected = np.sinc(away) ** 2
     told = (expected >= EVER_SEEN) & (LEAST_SEEN * expected * most >= OUT_OF_NOISE * elsewhere)
     surely = others & ((expected >= SURELY_SEEN) | told)
-    if surely.any() and np.median(power[surely] / expected[surely]) < LEAST_SEEN * most:
+    left = np.maximum(LEAST_LEFT * expected * most, OUT_OF_NOISE * elsewhere)
+    if surely.any() and np.mean(power[surely] > left[surely]) < LEAST_MANY:
         return "alone"
     holds = power > max(OUT_OF_NOISE * elsewhere, LEAST_OF_STRONGEST * most)
     return "specimen" if (others & holds).any() else "unsure"
