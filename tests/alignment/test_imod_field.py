@@ -67,6 +67,15 @@ def test_aligned_images_without_a_size_are_as_large_as_raw_ones(size, project):
     assert "newst.com gives no SizeToOutputInXandY: as IMOD's, aligned images keep the size" in said(result)
 
 
+def test_tilt_com_tells_the_turned_field_where_newst_com_tells_none(project):
+    """As AreTomo writes its command files."""
+    commands = newst(project, "TransformFile ts.xf"), tilt(project, "FULLIMAGE 64 80", "SUBSETSTART 0 0")
+    result = made(*words(project, "--newst-com", commands[0], "--tilt-com", commands[1]))
+    assert shape_of(project / "v.mrc") == (DEPTH, *RAW[::-1])
+    assert_beads(project / "v.mrc")
+    assert "SizeToOutputInXandY" not in said(result)
+
+
 def test_slices_and_columns_are_counted_in_the_images_that_newstack_makes(project):
     commands = (newst(project, "TransformFile ts.xf"), tilt(project, "FULLIMAGE 80 64", "SLICE 10 53", "WIDTH 60"))
     result = made(*words(project, "--newst-com", commands[0], "--tilt-com", commands[1]))

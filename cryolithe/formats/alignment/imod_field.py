@@ -35,7 +35,7 @@ def turned(made: Alignment, newst: NewstCommand | None, raw: tuple[int, int]) ->
             f"the transforms turn the images, and no file tells the size of the aligned ones: {width} x {height} is "
             "taken (the whole field); give --newst-com for that of IMOD's",
         )
-    if newst is not None and newst.size_px is None:
+    if newst is not None and newst.size_px is None and made.aligned_shape == newst.aligned_shape(raw):
         return (
             f"newst.com gives no SizeToOutputInXandY: as IMOD's, aligned images keep the size of raw ones, {raw[1]} x "
             f"{raw[0]}, which is not their whole field turned ({width} x {height})",

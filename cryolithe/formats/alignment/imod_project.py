@@ -191,7 +191,11 @@ def _with_tilt_command(
     if tilt.full_image_px is not None:
         if from_raw:
             same_field(source, tilt.full_image_px, (stack.image_shape, made.aligned_shape), unit)
-            made = replace(made, aligned_shape=made.aligned_shape or shape_by_tilt(tilt, stack.image_shape, unit))
+            told, across = shape_by_tilt(tilt, stack.image_shape, unit), stack.image_shape[::-1]
+            if newst is not None and newst.size_px is None and told == across:
+                # AreTomo gives the turned field by tilt.com alone.
+                made = replace(made, aligned_shape=newst.aligned_shape(across))
+            made = replace(made, aligned_shape=made.aligned_shape or told)
         shape = made.aligned_shape if from_raw else (height, width)
         covered = (shape[1] * unit, shape[0] * unit) if shape else tilt.full_image_px
         in_the_middle(source, tilt, covered, (width, height))
