@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from cryolithe.errors import InputError
 from cryolithe.known import Known
-from cryolithe.reconstruction.evidence.aligned_before import moves_images
+from cryolithe.reconstruction.evidence.aligned_before import moved_series
 from cryolithe.reconstruction.evidence.polarity import Polarity, settle
 from cryolithe.reconstruction.evidence.stack_notes import stack_notes
 from cryolithe.reconstruction.images.preparation import check_images
@@ -101,7 +101,7 @@ def prepare_halves(runs: tuple[ResolvedJob, ...], name: str, scratch: Path, watc
         number = uneven.index(False)
         forced = replace(runs[number], preparation=replace(runs[number].preparation, slow_from=0.0))
         stacks[number] = prepare_run(forced, scratch / f"{number}.f32")
-    moved = runs[0].series if moves_images(runs[0].preparation) else None
+    moved = moved_series(runs[0].series, runs[0].preparation)
     for note in stack_notes(stacks[0], runs[0].series.numbers, runs[0].grid.shape[0], moved):
         watcher.note(f"Note on {name}: {note}")
     first = stacks[0].geometry

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -186,6 +186,24 @@ def _write_zarr(target: Target, volume: VolumeFile, stored: Callable[[int], NDAr
     finally:
         planes.unlink(missing_ok=True)
         shutil.rmtree(made, ignore_errors=True)
+
+
+def remove_result(path: Path, names: Sequence[str]) -> None:
+    """Remove what was written, if it is there; from a folder of planes, beside which there may be other files, these.
+
+    Args:
+        path: a file or a folder.
+        names: of the planes.
+    """
+    if path.is_file():
+        path.unlink()
+    elif is_ome_zarr(path):
+        shutil.rmtree(path, ignore_errors=True)
+    elif path.is_dir():
+        for name in names:
+            (path / name).unlink(missing_ok=True)
+        with suppress(OSError):
+            path.rmdir()
 
 
 def _write_sequence(target: Target, volume: VolumeFile, stored: Callable[[int], NDArray[Any]], overwrite: bool) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -19,12 +19,12 @@ from cryolithe.denoising.figures import plot_report
 from cryolithe.denoising.guard import Verdict, examine
 from cryolithe.denoising.job import Item, Job, check_job, made_before, made_with
 from cryolithe.denoising.method import Applied, Method, View, Weights
+from cryolithe.denoising.output import remove_result
 from cryolithe.denoising.session import trained
 from cryolithe.errors import ResourceError
 from cryolithe.formats.reading import changed_error
 from cryolithe.formats.record import changed_input, hashed, read_record_beside
 from cryolithe.formats.sizes import size_told
-from cryolithe.formats.volumes.ome_zarr_reader import is_ome_zarr
 from cryolithe.machine.device import precision_name
 from cryolithe.optimise.distributed import Place
 from cryolithe.report.json_files import write_json
@@ -185,16 +185,9 @@ def _with_its_record(item: Item, names: Sequence[str]) -> Iterator[None]:
     try:
         yield
     except BaseException:  # also Ctrl-C
-        for path in (item.output, item.report):
-            if path is not None and path.is_file():
-                path.unlink()
-        if is_ome_zarr(item.output):
-            shutil.rmtree(item.output, ignore_errors=True)
-        elif item.output.is_dir():  # a sequence, beside which there may be other files
-            for name in names:
-                (item.output / name).unlink(missing_ok=True)
-            with suppress(OSError):
-                item.output.rmdir()
+        remove_result(item.output, names)
+        if item.report is not None and item.report.is_file():
+            item.report.unlink()
         raise
 
 

@@ -12,6 +12,8 @@ from typing import Any, Literal
 
 from numpy.typing import NDArray
 
+from cryolithe.formats.record import part_of
+
 Axes = Literal["zyx", "yzx"]
 # Of the span, by which the extremes of a header, which are float32, may differ from those in a record.
 _SAME_VALUES = 1e-4
@@ -26,8 +28,8 @@ def stored_axes(record: Mapping[str, Any], shape: tuple[int, ...], extremes: tup
         shape: as stored.
         extremes: smallest and largest value as its header tells them; None where it does not.
     """
-    geometry, told = record.get("geometry"), record.get("volume")
-    if not isinstance(geometry, Mapping) or geometry.get("axis_order") != "yzx" or not isinstance(told, Mapping):
+    told = part_of(record, "volume")
+    if part_of(record, "geometry").get("axis_order") != "yzx":
         return "zyx"
     expected = told.get("shape_zyx")
     if not isinstance(expected, list | tuple) or len(expected) != 3:

@@ -31,11 +31,10 @@ from cryolithe.tilts import TiltSeries
 MOST_LEFT = 0.5
 
 
-def moves_images(how: Preparation) -> bool:
-    """Whether images are read where an alignment tells, or turned."""
-    if how.views is None:
-        return how.tilt_axis_deg != 0
-    return any(not view.identity for view in how.views)
+def moved_series(series: TiltSeries, how: Preparation) -> TiltSeries | None:
+    """A series as it was read, where its images are read elsewhere, as an alignment tells, or turned; else None."""
+    stays = how.tilt_axis_deg == 0 if how.views is None else all(view.identity for view in how.views)
+    return None if stays else series
 
 
 def aligned_before_warnings(series: TiltSeries, images: torch.Tensor) -> tuple[str, ...]:

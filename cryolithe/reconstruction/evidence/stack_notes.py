@@ -38,7 +38,7 @@ def stack_notes(
         stack: the images.
         numbers: of each image in its file, from 1.
         depth: voxels along z of the volume.
-        moved: the series as it was read, where an alignment moves or turns its images (`moves_images`).
+        moved: the series as it was read, where an alignment moves or turns its images (`moved_series`).
     """
     images, binning = coarse_images(stack)
     # Where a few are moved, all seem less aligned; where they are in another order, none lies where others put it.

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from cryolithe.geometry import TiltGeometry, VolumeGrid
 from cryolithe.known import Known
-from cryolithe.reconstruction.evidence.aligned_before import moves_images
+from cryolithe.reconstruction.evidence.aligned_before import moved_series
 from cryolithe.reconstruction.evidence.stack_notes import series_notes, stack_notes
 from cryolithe.reconstruction.images.prepared_stack import PreparedStack
 from cryolithe.reconstruction.images.slow import LEAST_WAVE_PX, SlowPart
@@ -66,7 +66,7 @@ def settled(
         watcher: told what is done, found and assumed.
         keep: given the line whenever more of it is known.
     """
-    moved = run.series if moves_images(run.preparation) else None
+    moved = moved_series(run.series, run.preparation)
     for note in (*series_notes(run.series), *stack_notes(stack, run.series.numbers, run.grid.shape[0], moved)):
         watcher.note(note)
     if stack.unevenness:

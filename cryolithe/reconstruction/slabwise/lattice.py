@@ -34,7 +34,7 @@ WAVES = 1.5
 MOST_ELSEWHERE = 0.25
 # Another image than the strongest holds the order where it has so many times what images have that cannot show it, and
 # at least so much of the strongest.
-OUT_OF_NOISE, LEAST_OF_STRONGEST = 2.5, 0.01
+ABOVE_NOISE, LEAST_OF_STRONGEST = 2.5, 0.01
 # Images that a crystal must show in so much of its strength, or in so much as stands out of noise and is not next to
 # nothing. Dose, thickness and the CTF leave some of these as little of that as the fourth number, most of a fringe's
 # none: so many of them hold an order of a crystal.
@@ -173,12 +173,12 @@ def _looked(
     others = can.copy()
     others[strongest] = False
     expected = np.sinc(away) ** 2
-    told = (expected >= EVER_SEEN) & (LEAST_SEEN * expected * most >= OUT_OF_NOISE * elsewhere)
+    told = (expected >= EVER_SEEN) & (LEAST_SEEN * expected * most >= ABOVE_NOISE * elsewhere)
     surely = others & ((expected >= SURELY_SEEN) | told)
-    left = np.maximum(LEAST_LEFT * expected * most, OUT_OF_NOISE * elsewhere)
+    left = np.maximum(LEAST_LEFT * expected * most, ABOVE_NOISE * elsewhere)
     if surely.any() and np.mean(power[surely] > left[surely]) < LEAST_MANY:
         return "alone"
-    holds = power > max(OUT_OF_NOISE * elsewhere, LEAST_OF_STRONGEST * most)
+    holds = power > max(ABOVE_NOISE * elsewhere, LEAST_OF_STRONGEST * most)
     return "specimen" if (others & holds).any() else "unsure"
 
 
