@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -70,6 +69,11 @@ class _BeforeFiles(BaseModel):
         "auto",
         description="Whether dense matter is dark (cryo-EM) or bright in the images, which a network must know; kept "
         "in the output. auto: found from the images; dark where they do not tell.",
+    )
+    brightness: Literal["auto", "keep"] = Field(
+        "auto",
+        description="auto: images that are in proportion to counted electrons are divided by their means, which "
+        "thickness and exposures change; keep: the images as they are.",
     )
     tilt_axis: float = Field(
         0.0,
@@ -265,104 +269,13 @@ class ReconstructSettings(_WithAlignmentFiles):
         return {name: Path(path) for name, path in given.items() if path is not None}
 
 
-@dataclass(frozen=True)
-class Need:
-    """Settings that change nothing unless others have certain values.
-
-    Attributes:
-        settings: their names.
-        others: values of which one is needed, by setting; one of these settings is enough.
-        wanted: the same in words.
-    """
-
-    settings: tuple[str, ...]
-    others: Mapping[str, tuple[Any, ...]]
-    wanted: str
-
-    def is_met(self, settings: ReconstructSettings) -> bool:
-        """Whether they change what a run makes."""
-        return any(getattr(settings, name) in values for name, values in self.others.items())
-
-
-_CORRECTED = {"ctf": ("flip", "multiply", "wiener")}
-# What is known of a series (defocus, doses, ...) is not here: a run says by itself what its method has no use for.
-NEEDS = (
-    Need(("model", "fbp_share", "wedge_trust", "precision"), {"method": ("network",)}, "--method network"),
-    Need(("filter",), {"method": ("fbp",)}, "--method fbp"),
-    Need(("iterations",), {"method": ("sirt",)}, "--method sirt"),
-    Need(("projector",), {"method": ("fbp", "sirt")}, "--method fbp or sirt"),
-    Need(("defocus_hand", "cs", "amplitude_contrast"), _CORRECTED, "--ctf flip, multiply or wiener"),
-    Need(("voltage",), {**_CORRECTED, "dose_weight": (True,)}, "--ctf flip, multiply or wiener, or --dose-weight"),
-)
-
-
-def idle_settings(
-    names: Collection[str], runs: Sequence[ReconstructSettings], acting: Collection[str] = ()
-) -> dict[str, str]:
-    """Those of some settings that change nothing in any of some runs, and why.
-
-    Args:
-        names: that somebody gave.
-        runs: settings of each run.
-        acting: names that act by something else than these settings.
-
-    Returns:
-        for each idle one what it is for and what is there instead, in words.
-    """
-    found: dict[str, str] = {}
-    for need in NEEDS:
-        if not runs or any(need.is_met(settings) for settings in runs):
-            continue
-        there = " and ".join(f"--{_flag(name)} is {shown(getattr(runs[0], name))}" for name in need.others)
-        reason = f"is for {need.wanted}, and {there} here"
-        found |= {name: reason for name in need.settings if name in names and name not in acting}
-    return found
-
-
-def refuse_idle(flags: Mapping[str, Any], runs: Sequence[ReconstructSettings], acting: Collection[str] = ()) -> None:
-    """Refuse a flag that changes nothing in any of some runs.
-
-    Args:
-        flags: of the command line; None means not given.
-        runs: settings of each run.
-        acting: names that act by something else than these settings.
-
-    Raises:
-        SettingsError: names the first one.
-    """
-    given = [name for name, value in flags.items() if value is not None]
-    for name, reason in idle_settings(given, runs, acting).items():
-        raise SettingsError(f"--{_flag(name)} {reason}: it would change nothing; leave it out")
-
-
-def idle_notes(
-    values: Mapping[Any, Any],
-    where: str,
-    flags: Mapping[str, Any],
-    runs: Sequence[ReconstructSettings],
-    acting: Collection[str] = (),
-) -> list[str]:
-    """Lines on values of a file that change nothing in any of some runs; empty if all act.
-
-    Args:
-        values: of the file, as `read_settings_file` gives them, or cells of a row.
-        where: what to call it.
-        flags: that win over it, which are spoken of elsewhere.
-        runs: settings of each run.
-        acting: names that act by something else than these settings.
-    """
-    names = [name for name in _known_keys(values, where) if flags.get(name) is None]
-    idle = idle_settings(names, runs, acting)
-    return [f"{where}: '{name}' changes nothing: it {reason}" for name, reason in idle.items()]
-
-
 def read_settings_file(path: Path) -> dict[str, Any]:
     """Values of a YAML settings file, keys as in `ReconstructSettings` (``-`` and ``_`` are the same).
 
     Raises:
         SettingsError: if the file is missing, not YAML, or has an unknown key (the nearest known one is named).
     """
-    return _known_keys(read_yaml_table(path, "configuration file", meant=_name), str(path))
+    return known_keys(read_yaml_table(path, "configuration file", meant=_name), str(path))
 
 
 def resolve_settings(
@@ -381,8 +294,8 @@ def resolve_settings(
         SettingsError: for an unknown key or a value that is out of range; says which.
     """
     given = {key: value for key, value in flags.items() if value is not None}
-    cells = _known_keys(row, row_name)
-    merged = {**_known_keys(file, file_name), **cells, **given}
+    cells = known_keys(row, row_name)
+    merged = {**known_keys(file, file_name), **cells, **given}
     for key, value in merged.items():
         # YAML reads yes and on as true, and pydantic would take that for the number 1.
         if isinstance(value, bool) and ReconstructSettings.model_fields[key].annotation is not bool:
@@ -411,15 +324,16 @@ def with_decimal_points(cells: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def _flag(name: str) -> str:
-    return name.replace("_", "-")
-
-
 def _name(key: str) -> str:
     return key.replace("-", "_")
 
 
-def _known_keys(values: Mapping[Any, Any], where: str) -> dict[str, Any]:
+def known_keys(values: Mapping[Any, Any], where: str) -> dict[str, Any]:
+    """Values of a file by the names of settings, which may be written with ``-``.
+
+    Raises:
+        SettingsError: if a key is none (the nearest one is named).
+    """
     known = ReconstructSettings.model_fields
     plain = {}
     for key, value in values.items():

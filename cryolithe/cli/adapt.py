@@ -22,7 +22,8 @@ from cryolithe.errors import InputError, ModelError, OutputError, SettingsError
 from cryolithe.formats.alignment.alignments import alignment_files
 from cryolithe.formats.leftovers import remove_leftovers, temporary_beside
 from cryolithe.formats.reading import Reading
-from cryolithe.settings import ReconstructSettings, refuse_idle, resolve_settings
+from cryolithe.idle import refuse_idle
+from cryolithe.settings import ReconstructSettings, resolve_settings
 
 if TYPE_CHECKING:
     from cryolithe.adapt.session import Outcome
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
 # Settings of `reconstruct` that decide what a network sees.
 SETTINGS = (
-    "model", "thickness", "bin", "pixel_size", "contrast", "tilt_axis", "exclude", *alignment_files(),
+    "model", "thickness", "bin", "pixel_size", "contrast", "brightness", "tilt_axis", "exclude", *alignment_files(),
     "local_alignment", "ctf_state", "defocus", "dose", "specimen_thickness", "ctf", "ctf_file", "defocus_hand",
     "voltage", "cs", "amplitude_contrast", "dose_weight", "centre", "handedness", "flip_z", "device", "precision",
     "fix_nonfinite",

@@ -13,7 +13,8 @@ from cryolithe.cli.plain import say
 from cryolithe.cli.progress import progress_watcher
 from cryolithe.cli.settings_options import SETTINGS_SECTIONS, SectionedCommand, settings_options
 from cryolithe.errors import InputError, OutputError, SettingsError
-from cryolithe.settings import ReconstructSettings, idle_settings, refuse_idle, resolve_settings
+from cryolithe.idle import idle_settings, refuse_idle
+from cryolithe.settings import ReconstructSettings, resolve_settings
 
 if TYPE_CHECKING:
     from cryolithe.comparison.inputs import Beside

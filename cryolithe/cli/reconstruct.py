@@ -14,8 +14,9 @@ from cryolithe.denoising.methods import METHODS
 from cryolithe.errors import InputError, SettingsError
 from cryolithe.formats.reading import Reading
 from cryolithe.formats.series.session_folder import STACK_SUFFIXES
+from cryolithe.idle import idle_notes, refuse_idle
 from cryolithe.recipes import find_recipe
-from cryolithe.settings import ReconstructSettings, idle_notes, read_settings_file, refuse_idle, resolve_settings
+from cryolithe.settings import ReconstructSettings, read_settings_file, resolve_settings
 
 if TYPE_CHECKING:
     from cryolithe.session.tasks import After

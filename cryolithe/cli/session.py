@@ -15,13 +15,14 @@ from cryolithe.cli.progress import progress_watcher
 from cryolithe.errors import CryoLitheError, InputError, OutputError, SettingsError
 from cryolithe.formats.files import make_folder
 from cryolithe.formats.series.session_folder import NoSeriesError
+from cryolithe.idle import refuse_idle
 from cryolithe.session.batch import Outcome, Prospect, look_at, plan_line, run_task, skipped
 from cryolithe.session.cluster import check_scheduler, cluster_client, run_on_cluster
 from cryolithe.session.star import write_star_of
 from cryolithe.session.summary import HTML_NAME, write_summary
 from cryolithe.session.tasks import Session, Task, acting_besides, check_session, find_tasks
 from cryolithe.session.watching import Settled, rounds
-from cryolithe.settings import refuse_idle, resolve_settings
+from cryolithe.settings import resolve_settings
 
 SETTLED_SECONDS = 60.0
 

@@ -30,7 +30,7 @@ _METAVARS |= dict.fromkeys((*alignment_files(), "dose", "ctf_file"), "FILE")
 # Heading of a help page → settings below it; every setting stands below one.
 SETTINGS_SECTIONS: dict[str, tuple[str, ...]] = {
     "Method": ("method", "model", "fbp_share", "wedge_trust", "confidence", "filter", "iterations", "projector"),
-    "Images": ("pixel_size", "bin", "contrast", "exclude", "fix_nonfinite"),
+    "Images": ("pixel_size", "bin", "contrast", "brightness", "exclude", "fix_nonfinite"),
     "Alignment": ("tilt_axis", *alignment_files(), "local_alignment"),
     "Volume": ("thickness", "centre", "handedness", "flip_z"),
     "CTF and radiation damage": (

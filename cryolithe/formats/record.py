@@ -103,7 +103,11 @@ def source_of(volumes: Sequence[Path]) -> dict[str, Any] | None:
         stacks = [inputs.pop("tilts"), records[1]["inputs"]["tilts"]]
         inputs = {"even tilts": stacks[0], "odd tilts": stacks[1], **inputs}
     method = first.get("method")
-    done = {name: method[name] for name in ("corrections", "unevenness") if name in method} if method else {}
+    done = (
+        {name: method[name] for name in ("corrections", "brightness_factors", "unevenness") if name in method}
+        if method
+        else {}
+    )
     kept: dict[str, Any] = {name: first[name] for name in ("geometry", "settings") if name in first}
     return {"inputs": inputs, **kept, "method": done}
 

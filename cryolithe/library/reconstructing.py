@@ -12,6 +12,7 @@ from cryolithe.arrays.narrow import narrowed
 from cryolithe.errors import SettingsError
 from cryolithe.formats import read_angles_deg, read_mrc
 from cryolithe.formats.stacks.stack_images import read_one_by_one
+from cryolithe.idle import idle_settings
 from cryolithe.library.arrays import array_of, is_path, numbers_of, path_of, size_of
 from cryolithe.library.undisturbed import undisturbed
 from cryolithe.library.volumes import Volume
@@ -21,7 +22,7 @@ from cryolithe.reconstruction.jobs.job import Job, ResolvedJob, job_of, resolve
 from cryolithe.reconstruction.jobs.remedies import checked_inputs
 from cryolithe.reconstruction.jobs.sources import Held, held_sources
 from cryolithe.report.json_files import plain_json
-from cryolithe.settings import ReconstructSettings, idle_settings, resolve_settings
+from cryolithe.settings import ReconstructSettings, resolve_settings
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -43,6 +44,7 @@ class Settings(TypedDict, total=False):
     thickness: int | None
     bin: int | None
     contrast: Literal["auto", "dark", "bright"]
+    brightness: Literal["auto", "keep"]
     tilt_axis: float
     exclude: str | None
     xf: str | None

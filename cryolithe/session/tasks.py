@@ -16,9 +16,10 @@ from cryolithe.formats.alignment.tomogram_star import is_tomogram_table, read_to
 from cryolithe.formats.files import nearest_folder
 from cryolithe.formats.reading import Reading
 from cryolithe.formats.series.session_folder import read_session_folder
+from cryolithe.idle import idle_notes, refuse_idle
 from cryolithe.reconstruction.jobs.job import Job, check_inputs, default_output, source_files
 from cryolithe.reconstruction.jobs.sources import read_sources
-from cryolithe.settings import ReconstructSettings, idle_notes, refuse_idle, resolve_settings, with_decimal_points
+from cryolithe.settings import ReconstructSettings, resolve_settings, with_decimal_points
 from cryolithe.work.watcher import Watcher
 
 # Of volumes; a folder has none of them.

@@ -1,7 +1,8 @@
 """How images and targets are scaled: images as reconstruction scales them, targets in the images' units.
 
-Images: defects are clipped, each image loses its mean, dense becomes positive, and the series is divided by the
-standard deviation of its pixels (`cryolithe.reconstruction.images.preparation`; a test holds the two together).
+Images: defects are clipped, each image loses its mean and is divided by it where it is one of counts, dense becomes
+positive, and the series is divided by the standard deviation of its pixels
+(`cryolithe.reconstruction.images.preparation`; a test holds the two together).
 
 Targets: a network without biases returns a volume in the units of its images. Where images are sums of the density
 along the beam, that volume is the density itself, and the relation is known exactly. Real images and those of recipes
@@ -14,7 +15,7 @@ standard deviation, so that every series counts alike.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +28,7 @@ from cryolithe.errors import InputError
 from cryolithe.filters import filter_rows, gaussian_response, padded_length, ramp_response
 from cryolithe.geometry import TiltGeometry
 from cryolithe.projector import make_projector
+from cryolithe.reconstruction.images.brightness import brightness_factors, brightness_of
 from cryolithe.reconstruction.images.defects import defect_level, defect_limits, spread_of
 
 # Fits read what a blur of this many pixels leaves, from at most this many rows.
@@ -43,6 +45,7 @@ class ImageScale:
         low: pixels of an image are not below this, shape ``(tilts,)``.
         high: nor above this.
         mean: of the clipped image.
+        factor: by which it is multiplied, without its mean (see `cryolithe.reconstruction.images.brightness`).
         sigma: standard deviation of all pixels, outliers left out.
         clip_level: largest deviation from the mean that is passed on.
         usable: images that are not constant.
@@ -52,6 +55,7 @@ class ImageScale:
     low: NDArray[np.float32]
     high: NDArray[np.float32]
     mean: NDArray[np.float32]
+    factor: NDArray[np.float32]
     sigma: float
     clip_level: float
     usable: NDArray[np.bool_]
@@ -64,23 +68,25 @@ class ImageScale:
             rows: shape ``(tilts, rows, X)``, dense = dark.
             tilts: numbers of the images.
         """
-        low, high, mean = (values[tilts][:, None, None] for values in (self.low, self.high, self.mean))
+        each = (self.low, self.high, self.mean, self.factor)
+        low, high, mean, factor = (values[tilts][:, None, None] for values in each)
         level = np.float32(self.clip_level)
-        centred = np.clip(np.clip(rows.astype(np.float32), low, high) - mean, -level, level)
+        centred = np.clip((np.clip(rows.astype(np.float32), low, high) - mean) * factor, -level, level)
         return torch.from_numpy(centred / np.float32(-self.sigma))
 
 
-def measure_scale(images: Any, name: str) -> ImageScale:
+def measure_scale(images: Any, name: str, angles_deg: Sequence[float] = ()) -> ImageScale:
     """Measure a series, image by image.
 
     Args:
         images: array or HDF5 dataset, shape ``(tilts, y, x)``.
         name: of the series, for messages.
+        angles_deg: of the images; none where they are relative brightness already, as simulated ones are.
 
     Raises:
         InputError: if a pixel is not finite or all images are constant.
     """
-    table, variances, tails, bordered = [], [], [], False
+    table, spreads, brightness, bordered = [], [], [], False
     for number, image in enumerate(_one_by_one(images)):
         if not np.isfinite(image).all():
             raise InputError(f"{name}: image {number + 1} holds values that are not finite")
@@ -92,15 +98,17 @@ def measure_scale(images: Any, name: str) -> ImageScale:
         clipped = clipped - mean
         varies = bool(image.max() > image.min())
         table.append((*limits, mean, varies))
-        if varies:
-            spread = spread_of(clipped)
-            variances.append(spread.variance)
-            tails.append(spread.tail)
-    if not variances:
-        raise InputError(f"{name}: all images are constant")
-    sigma = float(np.sqrt(np.mean(variances)))
+        spreads.append(spread_of(clipped) if varies else None)
+        brightness.append(brightness_of(image))
     low, high, means, usable = (np.array(column) for column in zip(*table, strict=True))
-    return ImageScale(low, high, means, sigma, defect_level(sigma, tails), usable.astype(bool), bordered)
+    factors = brightness_factors(brightness, angles_deg) if len(angles_deg) else None
+    factors = np.ones(len(table), np.float32) if factors is None else factors
+    seen = [(one, float(factor)) for one, factor in zip(spreads, factors, strict=True) if one is not None]
+    if not seen:
+        raise InputError(f"{name}: all images are constant")
+    sigma = float(np.sqrt(np.mean([one.variance * factor**2 for one, factor in seen])))
+    level = defect_level(sigma, [one.tail * factor for one, factor in seen])
+    return ImageScale(low, high, means, factors, sigma, level, usable.astype(bool), bordered)
 
 
 def _one_by_one(images: Any) -> Iterator[NDArray[np.float32]]:

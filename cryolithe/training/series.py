@@ -164,7 +164,8 @@ def series_of_pair(pair: Pair, head: BlockHead, name: str, side_file: Path | Non
         InputError: if images or target are constant or not finite, or do not go together.
         OutputError: if the side file cannot be written.
     """
-    scale = measure_scale(pair.images, name)
+    angles = tuple(map(float, pair.angles_deg))
+    scale = measure_scale(pair.images, name, angles)
     tilts = np.flatnonzero(scale.usable)
     depth, height, width = pair.truth.shape
     geometry = TiltGeometry(tuple(np.asarray(pair.angles_deg)[tilts]), (height, width))
@@ -172,7 +173,7 @@ def series_of_pair(pair: Pair, head: BlockHead, name: str, side_file: Path | Non
     stored = StoredImages(pair.images, scale, tilts)
     halves = (pair.extras[half] for half in ("even", "odd")) if {"even", "odd"} <= set(pair.extras) else ()
     # A half is scaled with its own mean and deviation, as it would be if it were reconstructed by itself.
-    stored_halves = [StoredImages(half, measure_scale(half, f"{name} (half)"), tilts) for half in halves]
+    stored_halves = [StoredImages(half, measure_scale(half, f"{name} (half)", angles), tilts) for half in halves]
     amplitude = _amplitude(pair, stored, geometry, mean, name)
     targets: Targets
     if side_file is None:

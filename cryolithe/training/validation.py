@@ -201,7 +201,7 @@ def _example(pair: Pair, name: str, rows: int | None) -> Example:
     height = pair.truth.shape[1]
     first = 0 if rows is None else max(0, (height - rows) // 2)
     run = slice(first, height if rows is None else min(height, first + rows))
-    scale = measure_scale(pair.images, name)
+    scale = measure_scale(pair.images, name, tuple(map(float, pair.angles_deg)))
     tilts = np.flatnonzero(scale.usable)
     images = scale.apply(np.asarray(pair.images[:, run])[tilts], tilts).numpy()
     truth = -np.asarray(pair.truth[:, run], dtype=np.float32)

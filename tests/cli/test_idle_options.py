@@ -12,7 +12,8 @@ from tiny_series import made, run, write_series
 
 import cryolithe
 from cryolithe.errors import SettingsError
-from cryolithe.settings import NEEDS, ReconstructSettings, idle_settings
+from cryolithe.idle import NEEDS, idle_settings
+from cryolithe.settings import ReconstructSettings
 
 METHODS = ("network", "fbp", "sirt")
 # What each method and each correction has a use for, written down once more, so that the table of needs is held.

@@ -27,6 +27,7 @@ VALUES = {
     "bin": (2, 3),
     "pixel_size": (4.5, 6.25),
     "contrast": ("bright", "dark"),
+    "brightness": ("keep", "auto"),
     "tilt_axis": (-84.5, 12.0),
     "exclude": ("5-7", "2"),
     # Paths in a list start at its folder, but for absolute ones.
@@ -218,6 +219,7 @@ WRONG = {
     "bin": [0, "two", 2.5],
     "pixel_size": [0, -1.0, "wide", float("inf"), float("nan")],
     "contrast": ["grey"],
+    "brightness": ["divide"],
     "tilt_axis": [361, -400, "up", float("nan")],
     "exclude": ["blank", 0, "-3", "2-", 1.5, "4;5"],
     **{name: [["a"], 3] for name in ("xf", "newst_com", "tilt_com", "aln", "star", "warp")},

@@ -39,6 +39,7 @@ ALLOWED = {
     "network": {"errors", "arrays", "files", "filters", "known", "wavelets", "sampling", "models"},
     "report": {"errors", "metrics", "formats"},
     "settings": {"errors", "files", "formats"},
+    "idle": {"errors", "settings"},
     "inference": {"errors", "column_shifts", "geometry", "sampling", "network"},
     "portals": {"errors", "machine", "formats"},
     "reconstruction": {
@@ -56,7 +57,7 @@ ALLOWED = {
         "formats", "report",
     },
     "viewer": {"errors", "work", "models", "formats", "report", "settings", "reconstruction"},
-    "session": {"errors", "machine", "work", "formats", "report", "settings", "reconstruction"},
+    "session": {"errors", "machine", "work", "formats", "report", "settings", "idle", "reconstruction"},
     "diagnosis": {
         "errors", "machine", "files", "geometry", "wavelets", "volume", "sampling", "projector", "formats", "network",
         "inference", "reconstruction",
@@ -76,7 +77,7 @@ ALLOWED = {
     },
     "library": {
         "errors", "arrays", "machine", "geometry", "optimise", "artefacts", "work", "tilts", "volume", "metrics",
-        "formats", "report", "settings", "reconstruction", "evaluation", "denoising", "simulation",
+        "formats", "report", "settings", "idle", "reconstruction", "evaluation", "denoising", "simulation",
     },
     "style": {"errors", "arrays", "optimise", "artefacts", "images", "tilts", "simulation"},
     "denoise_training": {

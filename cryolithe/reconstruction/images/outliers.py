@@ -43,6 +43,10 @@ class Looks(NamedTuple):
     defects: int
     digest: bytes
 
+    def times(self, factor: float) -> Looks:
+        """Of the image multiplied by a factor; pixels that are the same stay it."""
+        return self._replace(deviation=self.deviation * factor, sigma=self.sigma * factor)
+
 
 def looks_of(image: NDArray[np.float32]) -> Looks:
     """Measure a finite image, shape ``(y, x)``, without its border."""

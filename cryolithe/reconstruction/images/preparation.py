@@ -24,6 +24,7 @@ from cryolithe.errors import InputError, OutputError
 from cryolithe.formats.volumes.pages import release_pages
 from cryolithe.geometry import TiltGeometry
 from cryolithe.images import binned_size, fourier_crop, resample, rotate_axis, rotated_shape
+from cryolithe.reconstruction.images.brightness import Brightness, brightness_factors, brightness_of
 from cryolithe.reconstruction.images.correcting import ImageCorrection, corrected, corrected_layers
 from cryolithe.reconstruction.images.defects import Spread, spread_of, without_defects
 from cryolithe.reconstruction.images.evenness import Surface, surface_of, unevenness, without_surface
@@ -35,7 +36,7 @@ from cryolithe.tilts import TiltSeries
 
 _ITEM = 4
 # Raised whenever the same images are prepared otherwise than before: an unfinished run does not go on with others.
-PREPARED_AS = 2
+PREPARED_AS = 3
 MOST_NAMED = 8
 # Arrays as large as an image, float32, that exist at once while one is prepared; a few of them are float64.
 _ARRAYS = 12
@@ -43,8 +44,9 @@ _T = TypeVar("_T")
 
 
 class _Look(NamedTuple):
-    """What is seen of a prepared image; its slow part where that may go around a network."""
+    """What is seen of a prepared image; its slow part where that may go around a network, how bright it was before."""
 
+    brightness: Brightness | None
     spread: Spread
     surface: Surface
     slow: Slow | None
@@ -68,6 +70,8 @@ class Preparation:
         layers: slabs of z for which the CTF is corrected anew; None for none.
         slow_from: share of the variance from which what changes slowly is taken out of the images, to go around a
             network (see `cryolithe.reconstruction.images.slow`); None for never.
+        relative: divide images that are in proportion to counts by their means (see
+            `cryolithe.reconstruction.images.brightness`).
     """
 
     tilt_axis_deg: float = 0.0
@@ -81,6 +85,7 @@ class Preparation:
     shifts: ColumnShifts | None = None
     layers: Layers | None = None
     slow_from: float | None = None
+    relative: bool = True
 
     @property
     def copies(self) -> int:
@@ -132,12 +137,14 @@ def prepare_stack(
             with reading:  # files that are read one by one need not stand several readers
                 image = finite_image(series.image(number))
             image = without_border(image)
+            brightness = brightness_of(image) if how.relative else None
             copies = [_prepared(image, how, number, statistics)] if how.copies == 1 else _in_layers(image, how, number)
             for copy, one in enumerate(copies):
                 put(copy * geometry.tilts + number, one)
             image = copies[how.copies // 2]
             release_pages(series.images)
-            return _Look(spread_of(image), surface_of(image), slow_of(image) if how.slow_from is not None else None)
+            slow = slow_of(image) if how.slow_from is not None else None
+            return _Look(brightness, spread_of(image), surface_of(image), slow)
 
         found = []
         for look in _each(prepare, geometry.tilts, workers):
@@ -159,11 +166,16 @@ def prepare_stack(
     if how.standardise_stack:
         return stack
     slow = [look.slow for look in found if look.slow is not None]
+    factors = brightness_factors([look.brightness for look in found], geometry.angles_deg)
+    if factors is not None:
+        tilts, span = geometry.tilts, (float(factors.min()), float(factors.max()))
+        stack = replace(changed(stack, lambda image, number: image * factors[number % tilts]), multiplied=span)
+        slow = [one._replace(squares=one.squares * factor) for one, factor in zip(slow, factors, strict=False)]
     share = unevenness([look.surface for look in found])
     if share:
         stack = replace(changed(stack, lambda image, _: without_surface(image, surface_of(image))), unevenness=share)
         slow = [slow_of(np.asarray(image)) for image in images_of(stack)] if slow else []
-    else:
+    elif factors is None:
         stack = measured(stack, [look.spread for look in found])
     part = slow_part(slow, shape, how.slow_from) if how.slow_from is not None else None
     if part is None:
@@ -342,6 +354,9 @@ def check_images(series: TiltSeries, how: Preparation, name: str, workers: int =
             f"leave {'it' if len(constant) == 1 else 'them'} out: --exclude {','.join(map(str, constant))}"
         )
     looks = [seen.looks for seen in found.values()]
+    factors = brightness_factors([seen.brightness for seen in found.values()], series.geometry.angles_deg)
+    if how.relative and factors is not None:
+        looks = [one.times(factor) for one, factor in zip(looks, factors.tolist(), strict=True)]
     outliers = outlier_notes(looks, series.geometry.angles_deg, series.numbers, how.clip_defects)
     return (*_border_notes(found), *outliers)
 
@@ -352,13 +367,14 @@ class _Seen(NamedTuple):
     border: float
     wide: float
     looks: Looks
+    brightness: Brightness | None
 
 
 def _look_at(image: NDArray[np.float32]) -> _Seen:
     border, wide = find_border(image), find_wide_border(image)
     widest = wide or border
-    looks = looks_of(filled_border(image, widest) if widest else image)
-    return _Seen(border.share if border else 0.0, wide.share if wide else 0.0, looks)
+    data = filled_border(image, widest) if widest else image
+    return _Seen(border.share if border else 0.0, wide.share if wide else 0.0, looks_of(data), brightness_of(data))
 
 
 def _border_notes(found: dict[int, _Seen]) -> list[str]:

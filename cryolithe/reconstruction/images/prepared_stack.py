@@ -45,6 +45,8 @@ class PreparedStack:
             they are as they were (see `cryolithe.reconstruction.images.evenness`).
         slow: what changes slowly across the images and was taken out of them to go around the network; None where it
             is in them (see `cryolithe.reconstruction.images.slow`).
+        multiplied: least and largest factor by which images were brought to one brightness; None where they are as
+            they were (see `cryolithe.reconstruction.images.brightness`).
     """
 
     pixels: Path | NDArray[np.float32]
@@ -55,6 +57,7 @@ class PreparedStack:
     whitened: bool = False
     unevenness: float = 0.0
     slow: SlowPart | None = None
+    multiplied: tuple[float, float] | None = None
 
     def read_rows(self, first_row: int, rows: int) -> torch.Tensor:
         """Rows of all tilts, shape ``(tilts, rows, X)``; rows beyond the image mirror it about its border."""

@@ -25,7 +25,7 @@ from cryolithe.machine.device import choose_devices
 from cryolithe.network.checkpoint import Model, load_model
 from cryolithe.projector import check_engine
 from cryolithe.reconstruction.evidence.optics_evidence import OpticsEvidence
-from cryolithe.reconstruction.evidence.polarity import Contrast, Evidence
+from cryolithe.reconstruction.evidence.polarity import Contrast, Evidence, told_contrast
 from cryolithe.reconstruction.images.correcting import (
     NO_CORRECTIONS,
     Corrections,
@@ -371,6 +371,12 @@ def resolve(job: Job, files: SourceFiles | None = None, sources: Sources | None 
     clip = settings.method == "network" and not published
     binning = settings.bin or sources.alignment.bin or 1
     preparation = Preparation(settings.tilt_axis, binning, settings.fix_nonfinite, clip, published)
+    if (
+        published
+        or settings.brightness == "keep"
+        or told_contrast(settings.contrast, sources.series.labels) == "bright"
+    ):
+        preparation = replace(preparation, relative=False)
     if model is not None and not published and fbp_share(model, settings.fbp_share) > 0:
         preparation = replace(preparation, slow_from=LEAST_SHARE)
     if sources.aligned:

@@ -135,7 +135,7 @@ def sidecar_record(run: ResolvedJob, plan: dict[str, Any], statistics: VolumeSta
             "fusion": plan.get("fusion"),
             "wedge_trust": plan.get("wedge_trust"),
             **({"noise_whitened": plan["noise_whitened"]} if "noise_whitened" in plan else {}),
-            **{name: plan[name] for name in ("unevenness", "slow_share") if name in plan},
+            **{name: plan[name] for name in ("brightness_factors", "unevenness", "slow_share") if name in plan},
             "known": run.facts.record(),
             "corrections": run.corrections.record,
         },

@@ -69,6 +69,13 @@ def settled(
     moved = moved_series(run.series, run.preparation)
     for note in (*series_notes(run.series), *stack_notes(stack, run.series.numbers, run.grid.shape[0], moved)):
         watcher.note(note)
+    if stack.multiplied is not None:
+        least, most = stack.multiplied
+        watcher.note(
+            f"Brightness: the images are in proportion to counted electrons, so each is divided by its mean (factors "
+            f"{least:.2f} to {most:.2f}; --brightness keep: as they are)."
+        )
+        plan = {**plan, "brightness_factors": [round(least, 4), round(most, 4)]}
     if stack.unevenness:
         plan = {**plan, "unevenness": round(stack.unevenness, 4)}
     if run.model is None:
