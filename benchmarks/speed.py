@@ -174,12 +174,11 @@ def summary(runs: list[Run], height: int) -> dict[str, Any]:
     seconds, whole = last["seconds"], last["rows"] >= height
     if not whole and len(good) == 1:
         return {"seconds": None, "why": runs[-1].get("failed", f"more than the limit for {runs[-1]['rows']} rows")}
+    if not whole and not telling(good):  # the very first run may have compiled or read what later ones find
+        return {"seconds": None, "why": f"{last['rows']} rows take hardly longer than {good[-2]['rows']}"}
     if not whole:
-        first = good[-2]  # the very first may have compiled or read what later ones find
-        if last["seconds"] > first["seconds"]:
-            slope = (last["seconds"] - first["seconds"]) / (last["rows"] - first["rows"])
-        else:
-            slope = last["seconds"] / last["rows"]
+        first = good[-2]
+        slope = (last["seconds"] - first["seconds"]) / (last["rows"] - first["rows"])
         seconds += slope * (height - last["rows"])
     slab = last.get("slab_rows", 1)
     return {
@@ -280,6 +279,9 @@ def main() -> None:
     same = {"machine": machine, "minutes": arguments.minutes, "max_memory": arguments.max_memory}
     kept = arguments.output.with_name(arguments.output.name + ".partial")  # tables.py does not take it for a result
     cells = earlier_cells((kept, arguments.output), same)
+    for size in every:
+        for name in {key(size, method) for method in METHODS} & set(cells):
+            cells[name] |= summary(cells[name]["runs"], size[1])
     if arguments.fresh:
         asked = {key(size, method) for size in sizes for method in methods}
         cells = {name: cell for name, cell in cells.items() if name not in asked}

@@ -48,6 +48,9 @@ def test_a_part_of_the_rows_is_extrapolated_along_the_line_through_two_runs():
     one = speed.summary([ran(8, 175), {"rows": 24, "stopped": True}], 2048)
     assert (one["seconds"], one["why"]) == (None, "more than the limit for 24 rows")
     assert speed.summary([{"rows": 4, "stopped": True}], 64)["seconds"] is None
+    # Nor do two whose seconds are nearly those of the start tell what a row takes.
+    start = speed.summary([ran(8, 82.4), ran(24, 89.2), {"rows": 72, "stopped": True}], 1024)
+    assert (start["seconds"], start["why"]) == (None, "24 rows take hardly longer than 8")
 
 
 @pytest.mark.parametrize("start", [1.0, 50.0])
@@ -92,7 +95,8 @@ def test_a_run_of_other_cells_keeps_those_measured_and_a_fresh_one_measures_what
 
     def cell(bench, size, method):
         asked.append(method)
-        return speed.summary([{**ran(size[1], 2.0 + len(asked)), "peak_bytes": 10**9}], size[1])
+        runs = [{**ran(size[1], 2.0 + len(asked)), "peak_bytes": 10**9}]
+        return {"runs": runs, **speed.summary(runs, size[1])}
 
     monkeypatch.setattr(speed.Bench, "cell", cell)
 
