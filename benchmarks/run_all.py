@@ -32,6 +32,7 @@ SCRIPTS: dict[str, list[str]] = {
     "speed": [],
     "real": [],
     "uneven": [],
+    "brightness": [],
     "tilt_schemes": [],
     "quality": [],
     "realism": [],
@@ -93,8 +94,8 @@ QUICK_ONLY: dict[str, list[str]] = {
 }
 TAKE_MOLECULES = {
     "fusion", "wedge", "quality", "realism", "polarity", "dual", "uncertainty", "simulation", "finetune",
-    "noise_profile", "denoise", "denoise_images", "ablations", "known", "uneven", "tilt_schemes", "misplaced",
-    "rings",
+    "noise_profile", "denoise", "denoise_images", "ablations", "known", "uneven", "brightness",
+    "tilt_schemes", "misplaced", "rings",
 }  # fmt: skip
 # What decides what every benchmark finds, beside its own script and what that uses.
 CODE = ("cryolithe", "benchmarks/baselines", "configs", "training_data", "pyproject.toml")

@@ -1,4 +1,4 @@
-"""The settings of a reconstruction: their order of authority (flag > row of a list > file > default), and which act."""
+"""The settings of a reconstruction, and their order of authority: flag > row of a list > file > default."""
 
 from __future__ import annotations
 
