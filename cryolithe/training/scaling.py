@@ -103,11 +103,11 @@ def measure_scale(images: Any, name: str, angles_deg: Sequence[float] = ()) -> I
     low, high, means, usable = (np.array(column) for column in zip(*table, strict=True))
     factors = brightness_factors(brightness, angles_deg) if len(angles_deg) else None
     factors = np.ones(len(table), np.float32) if factors is None else factors
-    seen = [(one, float(factor)) for one, factor in zip(spreads, factors, strict=True) if one is not None]
+    seen = [one.times(factor) for one, factor in zip(spreads, factors.tolist(), strict=True) if one is not None]
     if not seen:
         raise InputError(f"{name}: all images are constant")
-    sigma = float(np.sqrt(np.mean([one.variance * factor**2 for one, factor in seen])))
-    level = defect_level(sigma, [one.tail * factor for one, factor in seen])
+    sigma = float(np.sqrt(np.mean([one.variance for one in seen])))
+    level = defect_level(sigma, [one.tail for one in seen])
     return ImageScale(low, high, means, factors, sigma, level, usable.astype(bool), bordered)
 
 

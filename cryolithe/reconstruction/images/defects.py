@@ -23,6 +23,10 @@ class Spread(NamedTuple):
     variance: float
     tail: float
 
+    def times(self, factor: float) -> Spread:
+        """Of the image multiplied by a factor above 0."""
+        return Spread(self.variance * factor**2, self.tail * factor)
+
 
 def spread_of(image: NDArray[np.float32]) -> Spread:
     """Of an image whose mean is removed."""

@@ -30,7 +30,7 @@ from cryolithe.reconstruction.images.defects import Spread, spread_of, without_d
 from cryolithe.reconstruction.images.evenness import Surface, surface_of, unevenness, without_surface
 from cryolithe.reconstruction.images.layers import Layers
 from cryolithe.reconstruction.images.outliers import Looks, looks_of, outlier_notes
-from cryolithe.reconstruction.images.prepared_stack import PreparedStack, changed, images_of, measured
+from cryolithe.reconstruction.images.prepared_stack import PreparedStack, changed, images_of, measured, multiplied
 from cryolithe.reconstruction.images.slow import Slow, slow_of, slow_part, without_slow
 from cryolithe.tilts import TiltSeries
 
@@ -167,16 +167,17 @@ def prepare_stack(
         return stack
     slow = [look.slow for look in found if look.slow is not None]
     factors = brightness_factors([look.brightness for look in found], geometry.angles_deg)
+    spreads = [look.spread for look in found]
     if factors is not None:
-        tilts, span = geometry.tilts, (float(factors.min()), float(factors.max()))
-        stack = replace(changed(stack, lambda image, number: image * factors[number % tilts]), multiplied=span)
+        stack = multiplied(stack, factors)
+        spreads = [one.times(factor) for one, factor in zip(spreads, factors.tolist(), strict=True)]
         slow = [one._replace(squares=one.squares * factor) for one, factor in zip(slow, factors, strict=False)]
     share = unevenness([look.surface for look in found])
     if share:
         stack = replace(changed(stack, lambda image, _: without_surface(image, surface_of(image))), unevenness=share)
         slow = [slow_of(np.asarray(image)) for image in images_of(stack)] if slow else []
-    elif factors is None:
-        stack = measured(stack, [look.spread for look in found])
+    else:
+        stack = measured(stack, spreads)
     part = slow_part(slow, shape, how.slow_from) if how.slow_from is not None else None
     if part is None:
         return stack
