@@ -2,7 +2,8 @@
 
 Electrons of a specimen are counted under another light for each tilt: what a slab of some mean free paths lets through,
 exposures that grow with tilt, one exposure five times as long as the others. Each series is reconstructed with
-``--brightness auto``, as users get it, and with ``keep``. Even light comes first, where nothing may change.
+``--brightness auto``, as users get it, and with ``keep``; FBP, which takes counts as they are, from images over their
+means, too. Even light comes first, where nothing may change.
 """
 
 from __future__ import annotations
@@ -54,24 +55,26 @@ def main() -> None:
     kinds = ("even light", "t = 0.6") if arguments.quick else KINDS
     library = placed_molecules(arguments.molecules)
     geometry: dict[str, Any] = {"thickness": shape[0], "contrast": "dark"}
-    ways = {way: reconstructing(arguments.models, brightness=way, **geometry) for way in ("keep", "auto")}
+    methods = reconstructing(arguments.models, {", keep": {"brightness": "keep"}}, **geometry)
     found: dict[str, dict[str, list[float]]] = {kind: {} for kind in kinds}
     for number in range(arguments.specimens):
         specimen = make_specimen(replace(BENCHMARK_RECIPE, shape=shape), library, np.random.default_rng([SEED, number]))
         clean = project(specimen, BENCHMARK_ANGLES_DEG)
         for kind in kinds:
             images = counted(clean, light(kind, np.asarray(BENCHMARK_ANGLES_DEG)), [SEED, number, 1])
-            for name in ways["auto"]:
-                for way, methods in ways.items():
-                    volume = methods[name](images, BENCHMARK_ANGLES_DEG, 10.0)
-                    score = abs(correlation(volume.voxels, specimen.density))
-                    found[kind].setdefault(f"{name}, {way}", []).append(score)
+            relative = images / images.mean(axis=(1, 2), keepdims=True)
+            series = {"FBP": images, "FBP, over means": relative, **{name: images for name in methods if name != "FBP"}}
+            for name, given in series.items():
+                volume = methods[name.split(", over")[0]](given, BENCHMARK_ANGLES_DEG, 10.0)
+                score = abs(correlation(volume.voxels, specimen.density))
+                found[kind].setdefault(name, []).append(score)
     columns = list(found[kinds[0]])
     rows: list[list[Cell]] = [[kind, *(float(np.median(found[kind][name])) for name in columns)] for kind in kinds]
     note = (
         f"Correlation with the truth, its sign left out; medians over {arguments.specimens} specimen(s) of "
         f"{' x '.join(map(str, shape))} voxels (z, y, x), {ELECTRONS:g} electrons a pixel and {SNR_DB:g} dB where the "
-        "specimen is not tilted and light is even. keep: images as they were counted; auto: divided by their means."
+        "specimen is not tilted and light is even. keep: images as they were counted, which FBP takes; else over their "
+        "means."
     )
     results = {"tables": [Table("Light of images", ["light", *columns], rows, note)], "repeats": found}
     record("brightness", results, arguments.output)

@@ -32,7 +32,9 @@ class Need:
 _CORRECTED = {"ctf": ("flip", "multiply", "wiener")}
 # What is known of a series (defocus, doses, ...) is not here: a run says by itself what its method has no use for.
 NEEDS = (
-    Need(("model", "fbp_share", "wedge_trust", "precision"), {"method": ("network",)}, "--method network"),
+    Need(
+        ("model", "fbp_share", "wedge_trust", "brightness", "precision"), {"method": ("network",)}, "--method network"
+    ),
     Need(("filter",), {"method": ("fbp",)}, "--method fbp"),
     Need(("iterations",), {"method": ("sirt",)}, "--method sirt"),
     Need(("projector",), {"method": ("fbp", "sirt")}, "--method fbp or sirt"),

@@ -72,8 +72,8 @@ class _BeforeFiles(BaseModel):
     )
     brightness: Literal["auto", "keep"] = Field(
         "auto",
-        description="auto: images that are in proportion to counted electrons are divided by their means, which "
-        "thickness and exposures change; keep: the images as they are.",
+        description="For a network, auto: images that are in proportion to counted electrons are divided by their "
+        "means, which thickness and exposures change; keep: the images as they are.",
     )
     tilt_axis: float = Field(
         0.0,

@@ -21,6 +21,7 @@ USED_BY = {
     "model": {"network"},
     "fbp_share": {"network"},
     "wedge_trust": {"network"},
+    "brightness": {"network"},
     "precision": {"network"},
     "filter": {"fbp"},
     "iterations": {"sirt"},

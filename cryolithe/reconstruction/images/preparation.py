@@ -70,7 +70,7 @@ class Preparation:
         layers: slabs of z for which the CTF is corrected anew; None for none.
         slow_from: share of the variance from which what changes slowly is taken out of the images, to go around a
             network (see `cryolithe.reconstruction.images.slow`); None for never.
-        relative: divide images that are in proportion to counts by their means (see
+        relative: divide images that are in proportion to counts by their means (for networks, see
             `cryolithe.reconstruction.images.brightness`).
     """
 
@@ -85,7 +85,7 @@ class Preparation:
     shifts: ColumnShifts | None = None
     layers: Layers | None = None
     slow_from: float | None = None
-    relative: bool = True
+    relative: bool = False
 
     @property
     def copies(self) -> int:

@@ -371,12 +371,8 @@ def resolve(job: Job, files: SourceFiles | None = None, sources: Sources | None 
     clip = settings.method == "network" and not published
     binning = settings.bin or sources.alignment.bin or 1
     preparation = Preparation(settings.tilt_axis, binning, settings.fix_nonfinite, clip, published)
-    if (
-        published
-        or settings.brightness == "keep"
-        or told_contrast(settings.contrast, sources.series.labels) == "bright"
-    ):
-        preparation = replace(preparation, relative=False)
+    if clip and settings.brightness == "auto" and told_contrast(settings.contrast, sources.series.labels) != "bright":
+        preparation = replace(preparation, relative=True)
     if model is not None and not published and fbp_share(model, settings.fbp_share) > 0:
         preparation = replace(preparation, slow_from=LEAST_SHARE)
     if sources.aligned:
