@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+from scipy.ndimage import shift
 from tiny_series import made, voxels, write_series
 
 import cryolithe
@@ -55,6 +56,28 @@ def test_hardly_an_electron_is_not_blown_up():
     assert factors_of(counted(means))[3] == 4
 
 
+def test_a_bar_that_hides_nearly_half_of_an_image_has_no_share_in_its_light():
+    images, plain = counted(40 * LEFT), factors_of(counted(40 * LEFT))
+    for number, angle in enumerate(ANGLES):
+        hidden = int(48 * 0.47 * max(angle - 30, 0) / 30)
+        images[number, :, :hidden] = np.random.default_rng(number).poisson(0.4 * LEFT[number], (48, hidden))
+    np.testing.assert_allclose(factors_of(images), plain, rtol=0.05)
+
+
+def test_images_of_unknown_light_have_that_of_their_neighbours():
+    images, plain = counted(40 * LEFT), factors_of(counted(40 * LEFT))
+    images[25, :, :24] = 0  # as an alignment fills in, too wide to be replaced
+    images[26] = images[26] - images[26].mean()
+    np.testing.assert_allclose(factors_of(images), plain, rtol=0.03)
+
+
+def test_counts_that_an_alignment_interpolated_are_counts():
+    """A cubic kernel makes a few negative values of few electrons."""
+    images = shift(counted(1.5 * LEFT, pixels=96), (0, 0.5, 0.5), order=3, mode="mirror")
+    assert (images < 0).mean() > 0.03
+    assert factors_of(images) is not None
+
+
 def _normalised(images):
     centred = images - images.mean(axis=(1, 2), keepdims=True)
     return centred / centred.std(axis=(1, 2), keepdims=True)
@@ -68,7 +91,7 @@ OTHERS = {
     "a dark field": lambda: counted(10 / np.cos(np.radians(ANGLES))),
     "a body in nothing": lambda: counted(40 * LEFT) * (np.abs(np.linspace(-1, 1, 48)) < 0.4),
     "no noise, one value each": lambda: np.broadcast_to(40 * LEFT[:, None, None], (len(ANGLES), 48, 48)),
-    "one of a wide border": lambda: np.where(np.arange(48) < 24, 0, counted(40 * LEFT)),
+    "wide borders": lambda: np.where(np.arange(48) < 24, 0, counted(40 * LEFT)),
 }
 
 

@@ -69,7 +69,11 @@ def _most_by_chance(image: NDArray[np.float32], pixels: int) -> float:
 
 
 def outlier_notes(
-    looks: Sequence[Looks], angles_deg: Sequence[float], numbers: Sequence[int], clipped: bool
+    looks: Sequence[Looks],
+    angles_deg: Sequence[float],
+    numbers: Sequence[int],
+    clipped: bool,
+    relative: bool = False,
 ) -> tuple[str, ...]:
     """What to tell of a series.
 
@@ -78,10 +82,12 @@ def outlier_notes(
         angles_deg: of each image, by which it has neighbours.
         numbers: of each image in its stack, from 1.
         clipped: whether pixels that can only be defects are clipped.
+        relative: whether images were divided by their means: one of a longer exposure has less noise, and is good.
     """
     notes = []
     times = _times(looks, angles_deg)
     far = {number: one for number, one in zip(numbers, times, strict=True) if one is not None}
+    far = {number: one for number, one in far.items() if one > 1 or not relative}
     if far:
         told = [f"{number} ({one:.3g} times)" for number, one in sorted(far.items())]
         more = f", ... ({len(told)} of {len(looks)})" if len(told) > _MOST_TOLD else ""

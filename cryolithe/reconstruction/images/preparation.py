@@ -355,10 +355,11 @@ def check_images(series: TiltSeries, how: Preparation, name: str, workers: int =
             f"leave {'it' if len(constant) == 1 else 'them'} out: --exclude {','.join(map(str, constant))}"
         )
     looks = [seen.looks for seen in found.values()]
-    factors = brightness_factors([seen.brightness for seen in found.values()], series.geometry.angles_deg)
-    if how.relative and factors is not None:
+    light = [seen.brightness if how.relative else None for seen in found.values()]
+    factors = brightness_factors(light, series.geometry.angles_deg)
+    if factors is not None:
         looks = [one.times(factor) for one, factor in zip(looks, factors.tolist(), strict=True)]
-    outliers = outlier_notes(looks, series.geometry.angles_deg, series.numbers, how.clip_defects)
+    outliers = outlier_notes(looks, series.geometry.angles_deg, series.numbers, how.clip_defects, factors is not None)
     return (*_border_notes(found), *outliers)
 
 

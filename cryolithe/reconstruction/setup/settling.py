@@ -72,8 +72,8 @@ def settled(
     if stack.multiplied is not None:
         least, most = stack.multiplied
         watcher.note(
-            f"Brightness: the images are in proportion to counted electrons, so each is divided by its mean (factors "
-            f"{least:.2f} to {most:.2f}; --brightness keep: as they are)."
+            "Brightness: images differ in their means and noise as counts of electrons do, nowhere far below zero: "
+            f"each is divided by its mean (factors {least:.2f} to {most:.2f}; --brightness keep: as they are)."
         )
         plan = {**plan, "brightness_factors": [round(least, 4), round(most, 4)]}
     if stack.unevenness:
