@@ -42,6 +42,13 @@ def test_few_and_many_electrons_are_counts(per_pixel):
     assert factors_of(counted(per_pixel * LEFT)) is not None
 
 
+@pytest.mark.parametrize("shape", [(8, 8), (3, 9), (17, 2), (1, 5)])
+def test_tiny_images_are_measured_or_left(shape):
+    images = np.random.default_rng(1).poisson(90 * LEFT[:, None, None], (len(LEFT), *shape)).astype(np.float32)
+    found = factors_of(images)
+    assert (found is None) == (min(shape) < 2)
+
+
 def test_an_image_of_a_long_exposure_is_brought_to_the_others():
     means = np.full(len(ANGLES), 20.0)
     means[20] *= 5

@@ -74,7 +74,7 @@ def brightness_of(image: NDArray[np.float32]) -> Brightness | None:
         return None
     specimen = np.abs(parts - middle) <= MOST_AWAY * middle
     mean = float(parts[specimen].mean()) if specimen.any() else middle
-    steps = _means(np.square(np.diff(image, axis=1)))
+    steps = _means(np.square(np.diff(image, axis=1, prepend=image[:, :1])))
     # One hot pixel outweighs all others of its part, not half of the parts.
     noise = math.sqrt(float(np.median(steps[specimen] if specimen.any() else steps)) / 2)
     lacking = -float(np.minimum(image, 0).sum(dtype=np.float64)) / total
