@@ -108,13 +108,16 @@ def _folder_facts(path: Path) -> list[Fact]:
     from cryolithe.session.tasks import folder_pairs, folder_problems  # brings torch, which no other kind of file needs
 
     paired = folder_pairs(content.entries, path, reading)
+    problems, told = folder_problems(content.entries, path, reading)
+    notes = [*content.passed_over, *told]
     entries, left_out = content.entries, [file.name for stacks in content.reasons.values() for file in stacks]
     return [
         Fact("kind", "folder of tilt series"),
         Fact("series", len(entries)),
         Fact("stacks", [str(entry.tilts) for entry in entries], [entry.tilts.name for entry in entries[:MOST_LINES]]),
         Fact("paired", [_paired_names(stack, files) for stack, files in paired], _paired_lines(paired)),
-        Fact("problems", folder_problems(entries, path, reading)),
+        Fact("problems", problems),
+        Fact("notes", notes, notes[:MOST_LINES]),
         Fact("left_out", left_out, ", ".join(left_out[:MOST_LINES]) or "none"),
     ]
 

@@ -20,7 +20,7 @@ from cryolithe.session.batch import Outcome, Prospect, look_at, plan_line, run_t
 from cryolithe.session.cluster import check_scheduler, cluster_client, run_on_cluster
 from cryolithe.session.star import write_star_of
 from cryolithe.session.summary import HTML_NAME, write_summary
-from cryolithe.session.tasks import Session, Task, acting_besides, check_session, find_tasks
+from cryolithe.session.tasks import Session, Task, acting_besides, check_session, find_tasks, note_of_series
 from cryolithe.session.watching import Settled, rounds
 from cryolithe.settings import resolve_settings
 
@@ -116,6 +116,8 @@ def _make_folder(session: Session) -> None:
 
 def _print_plan(prospects: list[Prospect], line: str, shortage: str) -> None:
     for prospect in prospects:
+        for note in prospect.notes:
+            say(note_of_series(prospect.task.job, note), err=True)
         say(prospect.message)
     say(line, err=True)
     if shortage:

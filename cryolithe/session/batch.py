@@ -49,12 +49,14 @@ class Prospect:
         status: "to do", "skipped" or "failed".
         message: one line.
         output_bytes: that it would write.
+        notes: on how its files are taken, as the command for one series tells them.
     """
 
     task: Task
     status: Status
     message: str
     output_bytes: int = 0
+    notes: tuple[str, ...] = ()
 
 
 def look_at(task: Task) -> Prospect:
@@ -67,7 +69,7 @@ def look_at(task: Task) -> Prospect:
             return Prospect(task, "skipped", f"{task.job.output}: already done with these inputs and settings")
         undone = not (pending and already_done(task.job))
         run = checked(task.job, task.folder) if undone else resolve(task.job)
-        return Prospect(task, "to do", f"{task.job.output}: {plan_run(run)[0]}", output_bytes(run))
+        return Prospect(task, "to do", f"{task.job.output}: {plan_run(run)[0]}", output_bytes(run), run.series.notes)
     except Exception as error:
         return Prospect(task, "failed", f"{task.job.tilts}: would fail: {one_line(error)}")
 

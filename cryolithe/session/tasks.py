@@ -252,31 +252,48 @@ def folder_pairs(entries: Iterable[SeriesEntry], folder: Path, reading: Reading)
     return [(task.job.tilts, task.paired_files) for task in tasks]
 
 
-def folder_problems(entries: Iterable[SeriesEntry], folder: Path, reading: Reading) -> list[str]:
+def folder_problems(entries: Iterable[SeriesEntry], folder: Path, reading: Reading) -> tuple[list[str], list[str]]:
     """What is against each series of a folder that `reconstruct` would refuse, a text each; only headers are read.
 
     Args:
         entries: of `read_session_folder`.
         folder: where they were found.
         reading: through which they were.
+
+    Returns:
+        the problems, and notes on how the files of the other series are taken.
     """
     session, found = Session(folder, reading=reading), list(entries)
     tasks = [_task(entry, session, resolve_settings({}, entry.settings, {}, str(folder), "")) for entry in found]
     twice = dict(_collisions(list(zip(tasks, found, strict=True)), folder))
-    told = [task.problem or _missing(task.job) or _refused(task.job) for task in tasks]
-    told = [problem or twice.get(number, "") for number, problem in enumerate(told)]
-    return [problem for problem in told if problem]
+    problems: list[str] = []
+    notes: list[str] = []
+    for number, task in enumerate(tasks):
+        known = task.problem or _missing(task.job)
+        problem, told = (known, ()) if known else _looked_at(task.job)
+        if problem := problem or twice.get(number, ""):
+            problems.append(problem)
+        else:
+            notes += [note_of_series(task.job, note) for note in told]
+    return problems, notes
 
 
-def _refused(job: Job) -> str:
-    """Why the files of a job cannot be taken together, as their headers tell; empty where they can."""
+def note_of_series(job: Job, note: str) -> str:
+    """A note as it is told of one of several series: a warning, too, names the stack."""
+    warning = "Warning: "
+    if note.startswith(warning):
+        return f"{warning}{job.tilts}: {note.removeprefix(warning)}"
+    return f"Note on {job.tilts}: {note}"
+
+
+def _looked_at(job: Job) -> tuple[str, tuple[str, ...]]:
+    """Why the files of a job cannot be taken together, as their headers tell, or what is told of how they are taken."""
     try:
         files = source_files(job)
         check_inputs(files)
-        read_sources(files, job.settings)
+        return "", read_sources(files, job.settings).series.notes
     except CryoLitheError as error:
-        return str(error)
-    return ""
+        return str(error), ()
 
 
 def _missing(job: Job) -> str:
@@ -297,7 +314,8 @@ def _entries(session: Session) -> tuple[tuple[SeriesEntry, ...], list[str]]:
     source, reading = session.source, session.reading
     if source.is_dir():
         found = read_session_folder(source, reading)
-        return found.entries, [f"Left out, {why}: {_some(stacks)}" for why, stacks in found.reasons.items()]
+        left_out = [f"Left out, {why}: {_some(stacks)}" for why, stacks in found.reasons.items()]
+        return found.entries, [*left_out, *found.passed_over]
     if source.suffix.lower() == ".star":
         return read_tomogram_star(source, reading), []
     return read_series_list(source), []

@@ -212,7 +212,9 @@ def test_a_tilt_com_of_the_stack_that_is_not_given_is_told(name, options, tmp_pa
     given = made(*arguments, "--tilt-com", tilt, "-o", tmp_path / "given.mrc").stderr
     assert "left out: 1, 2 of 31" in given
     assert "is not used" not in given
-    tilt.write_text(tilt.read_text().replace("ts.ali", "other.ali"))
+    tilt.write_text(tilt.read_text().replace("ts.ali", "other.ali"))  # its angles are the series' own
+    assert told in made(*arguments, "-o", tmp_path / "renamed.mrc").stderr
+    tilt.write_text(tilt.read_text().replace("ts.tlt", "other.tlt"))
     assert "is not used" not in made(*arguments, "-o", tmp_path / "other.mrc").stderr
 
 

@@ -118,6 +118,10 @@ def _none_further(named: Named) -> dict[str, Path]:
     return {}
 
 
+def _none_passed(beside: Beside) -> dict[Path, str]:
+    return {}
+
+
 def _whole(named: Named) -> dict[Path, str]:
     return {}
 
@@ -138,6 +142,8 @@ class AlignmentFormat:
         pair: of the files of this format beside a stack of a session's folder, by option, those that are taken for it;
             empty where they are not its own. Raises InputError where it is not clear which they are. None: the one of
             each kind that proves a stack to be raw.
+        passed_over: files of this format beside a stack of a session's folder that may be of any series there, and are
+            not taken for this one's, each with a line that says why. Raises InputError as ``pair`` does.
         rows: of those files that tell of other series, too, what they tell of this one: that alone decides the result.
             Raises InputError as ``further`` does.
         any_sign: whether its angles may be the microscope's or their negatives.
@@ -152,6 +158,7 @@ class AlignmentFormat:
     tables: Mapping[str, Callable[[Path, Reading], tuple[Path, ...]]] = field(default_factory=dict)
     centre: Centre = "imod"
     pair: Callable[[Beside], dict[str, Path]] | None = None
+    passed_over: Callable[[Beside], dict[Path, str]] = _none_passed
     rows: Callable[[Named], dict[Path, str]] = _whole
     any_sign: bool = False
     takes_angles: bool = False

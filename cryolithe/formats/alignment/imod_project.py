@@ -26,7 +26,7 @@ from cryolithe.formats.alignment.imod import (
     read_xf,
 )
 from cryolithe.formats.alignment.imod_angles import OF_TILT_COMMAND, angle_notes, angles_of_project
-from cryolithe.formats.alignment.imod_beside import of_series, project_beside
+from cryolithe.formats.alignment.imod_beside import last_name, of_series, passed_over, project_beside
 from cryolithe.formats.alignment.imod_field import in_the_middle, part_notes, same_field, shape_by_tilt, turned
 from cryolithe.formats.alignment.imod_stacks import check_stack
 from cryolithe.formats.facts import Fact
@@ -164,9 +164,11 @@ def _angles_of_tilt_command(
 
 def _other_stack(project: ImodProject, named: Named) -> Iterator[str]:
     """A note on each command file whose input is called like the stack of another series."""
-    name = named.tilts.name
+    name, made = named.tilts.name, project.newst.output_name if project.newst else ""
     for option, command in (("newst_com", project.newst), ("tilt_com", project.tilt)):
         told = command.input_name if command else ""
+        if option == "tilt_com" and made and last_name(made) == last_name(told):  # whatever it is called
+            continue
         if told and tells_series(told) and tells_series(name) and not of_series(told, name):
             yield f"{named.files[option].name} is of {printable(told)[:100]}; {name} is taken for it"
 
@@ -358,5 +360,6 @@ IMOD = AlignmentFormat(
     _named_in_commands,
     describe={".xf": _xf_facts, ".com": _command_facts},
     pair=project_beside,
+    passed_over=passed_over,
     takes_angles=True,
 )

@@ -18,10 +18,12 @@ class Paired:
     Attributes:
         files: of the alignment, by option; empty for a stack that has none.
         problem: why it is not clear which they are, in a line for the user; else empty.
+        passed_over: files that may be of any series and are not taken for this one's, each with a line that says why.
     """
 
     files: dict[str, Path] = field(default_factory=dict)
     problem: str = ""
+    passed_over: dict[Path, str] = field(default_factory=dict)
 
     @property
     def brings_angles(self) -> bool:
@@ -41,10 +43,13 @@ def pair(tilts: Path, aligned: bool, alone: bool, reading: Reading) -> Paired:
     """
     found = files_beside(tilts)
     chosen: dict[str, dict[str, Path]] = {}
+    passed_over: dict[Path, str] = {}
     for made in FORMATS:
         files = {file.option: found[file.option] for file in made.files if file.option in found}
         try:
-            own = (made.pair or _proofs)(Beside(tilts, aligned, alone, files, reading)) if files else {}
+            beside = Beside(tilts, aligned, alone, files, reading)
+            own = (made.pair or _proofs)(beside) if files else {}
+            passed_over |= made.passed_over(beside) if files else {}
         except InputError as error:
             return Paired(problem=f"{tilts}: {error}")
         if own:
@@ -56,7 +61,7 @@ def pair(tilts: Path, aligned: bool, alone: bool, reading: Reading) -> Paired:
             problem=f"{tilts}: {names} beside it are alignments of different programs; move all but one away, or use a "
             f"CSV list with the columns {columns}"
         )
-    return Paired(next(iter(chosen.values()), {}))
+    return Paired(next(iter(chosen.values()), {}), passed_over=passed_over)
 
 
 def _proofs(beside: Beside) -> dict[str, Path]:

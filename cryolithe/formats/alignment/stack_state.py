@@ -1,9 +1,9 @@
 """Whether a stack is raw or aligned, as far as its name and the files beside it tell.
 
 Aligned are ``_ali``, ``.ali`` (IMOD) and ``_aligned`` (AreTomo, Warp); raw are ``.st`` beside a ``.rawtlt`` (IMOD,
-Warp's ts_stack) and stacks whose .mdoc says that the tilt axis is not along y. Prealigned ones (``_preali``,
-``.preali``) are neither: shifted, and their tilt axis where it was. Microscopes' programs write wrong axes, too, so an
-.mdoc is a reason to tell the user and none to turn the images.
+Warp's ts_stack), stacks whose angles AreTomo wrote for IMOD beside transforms, and stacks whose .mdoc says that the
+tilt axis is not along y. Prealigned ones (``_preali``, ``.preali``) are neither: shifted, and their tilt axis where it
+was. Microscopes' programs write wrong axes, too, so an .mdoc is a reason to tell the user and none to turn the images.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ from cryolithe.formats.stacks.mdoc_text import read_mdoc_text
 
 # What labels and records say of images that were denoised to be looked at.
 NOT_FOR_RECONSTRUCTION = "not for reconstruction"
+# Ends the name of the folder of what AreTomo writes for IMOD.
+FOR_IMOD = "_Imod"
 ALIGNED = frozenset({"ali", "aligned"})
 # A tilt axis nearer to y than this, or to -y, is along it.
 ALONG_Y_DEG = 1.0
@@ -101,6 +103,10 @@ def stack_state(tilts: Path, angles: Path | None, reading: Reading) -> StackStat
             return StackState(False, f"{mdoc.name} says that the tilt axis lies at {axis:g}° from y", axis)
     base = without_ending(tilts.name)
     rawtlt = tilts.with_name(f"{base}.rawtlt")
+    if angles is not None and angles.parent.name.endswith(FOR_IMOD) and angles.parent != tilts.parent:
+        transforms = angles.with_suffix(".xf")
+        if is_file(transforms):
+            return StackState(False, f"{transforms} beside {angles.name} is what AreTomo aligns a raw stack by")
     if tilts.name.lower().removesuffix(".gz").removesuffix(".bz2").endswith(".st") and is_file(rawtlt):
         return StackState(False, f"a .st beside {rawtlt.name} is how a raw stack is called")
     return StackState(None)

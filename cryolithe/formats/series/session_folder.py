@@ -17,8 +17,8 @@ from pathlib import Path
 from cryolithe.errors import InputError
 from cryolithe.formats.alignment.alignments import files_beside
 from cryolithe.formats.alignment.imod_beside import ON_THE_WAY
-from cryolithe.formats.alignment.pairing import pair
-from cryolithe.formats.alignment.stack_state import is_aligned_name, mdocs_beside, series_name, stack_state
+from cryolithe.formats.alignment.pairing import Paired, pair
+from cryolithe.formats.alignment.stack_state import FOR_IMOD, is_aligned_name, mdocs_beside, series_name, stack_state
 from cryolithe.formats.alignment.tomogram_star import OWN_COPY, listed_series
 from cryolithe.formats.files import PathLike, file_beside, unreadable
 from cryolithe.formats.reading import Reading
@@ -37,7 +37,6 @@ _PRODUCT = re.compile(
 )
 # What this program makes of volumes, and perhaps of stacks: series where angles lie beside them, else nothing to tell.
 _MADE_HERE = re.compile(r"_(samba|n2n|agreement)$", re.IGNORECASE)
-_FOR_IMOD = "_Imod"
 # What IMOD puts aside when it makes a stack anew, or takes images out; stacks only where there is none without the
 # addition.
 _ASIDE = re.compile(r"_(orig|fixed|original|cutviews\d+)$", re.IGNORECASE)
@@ -61,6 +60,7 @@ class FolderContent:
         other: stacks that are none, whatever they are called: of fewer than 3 images, or the pieces of a montage.
         halves: stacks of half the frames whose whole stack is not there; those of one series side by side.
         compressed: compressed stacks that have angles or an alignment beside them, or are called aligned.
+        passed_over: lines on command files that are of no stack here, and why.
     """
 
     entries: tuple[SeriesEntry, ...]
@@ -68,6 +68,7 @@ class FolderContent:
     other: tuple[Path, ...] = ()
     halves: tuple[Path, ...] = ()
     compressed: tuple[Path, ...] = ()
+    passed_over: tuple[str, ...] = ()
 
     @property
     def reasons(self) -> dict[str, tuple[Path, ...]]:
@@ -118,11 +119,13 @@ def read_session_folder(path: PathLike, reading: Reading | None = None) -> Folde
             (group.aligned if is_aligned_name(stack) else group.plain).append(stack)
         groups = _with_whole_names(groups)
         alone = Counter(parent for parent, _ in groups)
-        found = [_entry(group, alone[group.folder] == 1, reading) for group in groups.values()]
+        paired = [_paired(group, alone[group.folder] == 1, reading) for group in groups.values()]
+        found = [_entry(group, of_it, reading) for group, of_it in zip(groups.values(), paired, strict=True)]
     except OSError as error:
         raise unreadable(folder, error) from error
     entries = [entry for entry, _ in found if entry]
     none = [stack for entry, stacks in found if entry is None for stack in stacks]
+    passed_over = _passed_over(folder, list(zip(groups.values(), paired, strict=True)))
     other = tuple(stack for stack in none if _is_other(stack, reading))
     left_out = tuple(stack for stack in none if stack not in other)
     halves = [half for half in halves if not _is_other(half, reading)]
@@ -133,13 +136,30 @@ def read_session_folder(path: PathLike, reading: Reading | None = None) -> Folde
         also += f"; {len(other)} stacks have fewer than {FEWEST_IMAGES} images, or are of a montage" if other else ""
         also += _without_whole(halves) if halves else ""
         also += f"; compressed stacks ({_names(compressed)}): unpack them, or give each alone" if compressed else ""
+        also += "".join(f"; {line}" for line in passed_over)
         if not also and (is_other := what_else(folder)):
             raise NoSeriesError(is_other)
         if table := _table_of_series(everything, reading):
             also += f"; {table} lists tilt series of RELION: give that table"
         raise NoSeriesError(f"{folder} holds no tilt series: expected stacks and angle files of the same name{also}")
     numbered = tuple(replace(entry, line=number) for number, entry in enumerate(entries, 1))
-    return FolderContent(numbered, left_out, other, tuple(halves), tuple(compressed))
+    return FolderContent(numbered, left_out, other, tuple(halves), tuple(compressed), passed_over)
+
+
+def _passed_over(folder: Path, found: list[tuple[_Series, Paired]]) -> tuple[str, ...]:
+    """Lines on command files that no series beside them takes; none where it is not clear which files one has."""
+    lines = []
+    for parent in dict.fromkeys(group.folder for group, _ in found):
+        here = [paired for group, paired in found if group.folder == parent]
+        if any(paired.problem for paired in here):
+            continue
+        where = "" if parent == folder else f"{parent.name}: "
+        lines += [
+            f"{where}{told}"
+            for path, told in here[0].passed_over.items()
+            if all(path in paired.passed_over for paired in here)
+        ]
+    return tuple(lines)
 
 
 def _table_of_series(everything: list[Path], reading: Reading) -> Path | None:
@@ -183,7 +203,7 @@ def _everything(folder: Path) -> list[Path]:
     here = {folder.resolve(), *(sub.resolve() for sub in below if not sub.is_symlink())}
     below = [sub for sub in below if not (sub.is_symlink() and sub.resolve() in here)]
     # What AreTomo writes for IMOD of a stack is that series once more.
-    below = [sub for sub in below if not (sub.name.endswith(_FOR_IMOD) and sub.name.removesuffix(_FOR_IMOD) in stems)]
+    below = [sub for sub in below if not (sub.name.endswith(FOR_IMOD) and sub.name.removesuffix(FOR_IMOD) in stems)]
     deeper = (path for sub in below if os.access(sub, os.R_OK | os.X_OK) for path in sorted(sub.iterdir()))
     return [*inside, *deeper]
 
@@ -291,19 +311,27 @@ def _is_other(stack: Path, reading: Reading) -> bool:
     return shape is not None and shape[0] < FEWEST_IMAGES
 
 
-def _entry(group: _Series, alone: bool, reading: Reading) -> tuple[SeriesEntry | None, list[Path]]:
-    """The series of a group, or None and the stacks that are none."""
-    folder, base = group.folder, group.base
+def _whole_stacks(group: _Series) -> tuple[list[Path], list[Path]]:
+    """The stacks that could be the series of a group, and its binned copies where one of them is the whole."""
     stacks = group.aligned or group.plain
     copies = [stack for stack in stacks if whole_stem(stack.stem) != stack.stem]
-    if len(copies) == len(stacks) - 1:
-        stacks = [stack for stack in stacks if stack not in copies]
-    else:
-        copies = []
+    if len(copies) != len(stacks) - 1:
+        return stacks, []
+    return [stack for stack in stacks if stack not in copies], copies
+
+
+def _paired(group: _Series, alone: bool, reading: Reading) -> Paired:
+    stacks, _ = _whole_stacks(group)
+    return pair(stacks[0], bool(group.aligned), alone, reading)
+
+
+def _entry(group: _Series, paired: Paired, reading: Reading) -> tuple[SeriesEntry | None, list[Path]]:
+    """The series of a group, or None and the stacks that are none."""
+    folder, base = group.folder, group.base
+    stacks, copies = _whole_stacks(group)
     angles = next(iter(_angle_files(folder, base, stacks[0].stem)), None)
     if angles is None:
         angles = next((path for path in mdocs_beside(stacks[0]) if is_tilt_series_mdoc(path, reading)), None)
-    paired = pair(stacks[0], bool(group.aligned), alone, reading)
     named_mrc = all(stack.suffix.lower() in (".mrc", ".mrcs") for stack in stacks)
     known = angles is not None or paired.files or paired.problem
     if not known and not group.aligned and (named_mrc or all(_is_other(stack, reading) for stack in stacks)):
