@@ -15,7 +15,7 @@ import click
 import numpy as np
 
 from cryolithe.cli.info_arrays import mrc_facts, volume_facts
-from cryolithe.cli.info_tables import defocus_facts, mdoc_facts, star_facts, tells_defocus
+from cryolithe.cli.info_tables import defocus_facts, dose_facts, mdoc_facts, star_facts, tells_defocus
 from cryolithe.cli.plain import plain
 from cryolithe.errors import CryoLitheError, FileFormatError
 from cryolithe.files.names import exists
@@ -24,6 +24,7 @@ from cryolithe.formats import read_angles_deg, read_series_list
 from cryolithe.formats.alignment.alignments import FORMATS
 from cryolithe.formats.facts import Fact, bytes_text, range_fact
 from cryolithe.formats.files import input_size_bytes, printable, read_text, unreadable
+from cryolithe.formats.microscope.doses import is_acquired
 from cryolithe.formats.reading import Reading
 from cryolithe.formats.series.not_stacks import what_else
 from cryolithe.formats.series.session_folder import NoSeriesError, read_session_folder
@@ -168,6 +169,9 @@ def _jsonable(value: Any) -> Any:
 
 
 def _text_facts(path: Path) -> list[Fact]:
+    if is_acquired(path):
+        _, *facts = _angle_facts(path)
+        return [Fact("kind", "tilt angles, with order of acquisition and doses (AreTomo3)"), *facts, *dose_facts(path)]
     return defocus_facts(path) if tells_defocus(path) else _angle_facts(path)
 
 

@@ -13,8 +13,10 @@ from cryolithe.formats.alignment.warp import warp_facts
 from cryolithe.formats.facts import Fact, range_fact
 from cryolithe.formats.files import finite_numbers, read_text
 from cryolithe.formats.microscope.ctf_text import has_columns, read_columns
-from cryolithe.formats.microscope.defocus_views import read_views
+from cryolithe.formats.microscope.defocus_views import is_views, read_views
+from cryolithe.formats.microscope.doses import exposures_in_passing
 from cryolithe.formats.particles.particle_columns import tomogram_column
+from cryolithe.formats.reading import Reading
 from cryolithe.formats.stacks.mdoc import read_mdoc_angles_deg
 from cryolithe.formats.stacks.mdoc_text import read_mdoc_text
 from cryolithe.formats.star_tables import StarTable, read_star
@@ -47,12 +49,21 @@ def mdoc_facts(path: Path) -> list[Fact]:
         Fact("pixel_size_angstrom", pixel, "not told" if pixel is None else f"{pixel} Å"),
         Fact("image_file", head.get("ImageFile"), head.get("ImageFile") or "not told"),
         Fact("dose", sum(doses), f"{sum(doses):g} e/Å² in {len(doses)} images" if any(doses) else "not told"),
+        *dose_facts(path),
     ]
 
 
 def tells_defocus(path: Path) -> bool:
-    """Whether a text file is one of defocus values: by its columns' names, or by the name that AreTomo3 gives it."""
-    return path.name.lower().endswith("_ctf_imod.txt") or has_columns(path)
+    """Whether a text file is one of defocus values: by its columns' names, the name that AreTomo3 gives it, or rows."""
+    return path.name.lower().endswith("_ctf_imod.txt") or has_columns(path) or is_views(path)
+
+
+def dose_facts(path: Path) -> list[Fact]:
+    """The doses before the images of an .mdoc or of AreTomo3's _TLT.txt, as they are weighed by."""
+    found = exposures_in_passing(path, path, Reading())
+    ends = [min(found.doses), max(found.doses)] if found.doses else None
+    line = found.dose_problem or ("not told" if ends is None else f"{ends[0]:g} to {ends[1]:g} e/Å²")
+    return [Fact("dose_before_images", ends, [line, *found.notes])]
 
 
 def defocus_facts(path: Path) -> list[Fact]:

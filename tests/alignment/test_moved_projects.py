@@ -1,15 +1,19 @@
-"""Projects of IMOD that were moved: paths in command files are those of another machine."""
+"""Projects of IMOD and RELION that were moved: paths in command files and tables are those of another machine."""
 
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 from command import call, good, refusal_of
-from projects import VOLUME, make_project, write_imod
+from projects import PIXEL, VOLUME, make_project, write_imod, write_relion
 from tiny_series import made, voxels
+
+from cryolithe.formats import write_stack
+from cryolithe.formats.alignment.tomogram_star import find_named
 
 FBP = ("--method", "fbp", "--contrast", "bright", "--thickness", VOLUME[0])
 AWAY = ["/data/lab/user/{}", "../elsewhere/{}", "C:\\data\\{}"]
@@ -63,3 +67,50 @@ def test_what_else_a_file_is_is_told_by_info_as_by_reconstruct(name, content, ki
     (tmp_path / "s.tlt").write_text("-10\n0\n10\n")
     assert kind in refusal_of(call("info", tmp_path / name))
     assert kind in refusal_of(call("reconstruct", tmp_path / name, tmp_path / "s.tlt", *FBP))
+
+
+def of_relion(project, image="MotionCorr/{}"):
+    """A table of single images in RELION's project, which names them so."""
+    folder = project.folder
+    (folder / "MotionCorr").mkdir()
+    _, table = write_relion(project, dark=(), parts=False)
+    for number, values in enumerate(voxels(project.stack)):
+        write_stack(folder / f"MotionCorr/ts_{number:02d}.mrc", values[None], PIXEL, "an image")
+    plain = table.read_text()
+    table.write_text(re.sub(r"MotionCorr/(\S+)", lambda found: image.format(found.group(1)), plain))
+    return table
+
+
+@pytest.mark.parametrize("form", ["/data/lab/p/MotionCorr/{}", "D:\\lab\\p\\MotionCorr\\{}"])
+def test_images_of_relion_are_found_in_the_project_that_was_moved(form, tmp_path):
+    project = make_project(tmp_path / "raw")
+    table = of_relion(project, form)
+    said = " ".join(made(table, *FBP, "-o", tmp_path / "v.mrc").stderr.split())
+    assert "is not there; " in said
+    assert "MotionCorr/ts_00.mrc is taken, and so are the other images" in said
+    table.write_text(table.read_text().replace(form.format(""), "MotionCorr/"))
+    assert "is taken, and so" not in made(table, *FBP, "-o", tmp_path / "here.mrc").stderr
+    np.testing.assert_array_equal(voxels(tmp_path / "v.mrc"), voxels(tmp_path / "here.mrc"))
+    assert json.loads(good("info", table, "--json").stdout)[0]["missing_files"] == []
+
+
+def test_the_longest_end_of_a_path_is_taken_and_no_name_alone(tmp_path):
+    for folder in ("a/b", "b", "."):
+        (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+        (tmp_path / folder / "i.mrc").touch()
+    table = tmp_path / "t.star"
+    assert find_named(table, "/gone/a/b/i.mrc") == tmp_path / "a/b/i.mrc"
+    assert find_named(table, "/gone/c/b/i.mrc") == tmp_path / "b/i.mrc"
+    assert find_named(table, "/gone/i.mrc") is None
+    assert find_named(table, "gone/b/i.mrc") is None
+
+
+def test_single_images_that_are_tiff_files_are_refused_with_what_to_do(tmp_path):
+    project = make_project(tmp_path / "raw")
+    table = of_relion(project)
+    for path in (project.folder / "MotionCorr").glob("*.mrc"):
+        path.with_suffix(".tif").write_bytes(b"II*\0\x08\0\0\0" + bytes(200))
+    table.write_text(table.read_text().replace(".mrc", ".tif"))
+    told = refusal_of(call("reconstruct", table, *FBP, "-o", tmp_path / "v.mrc"))
+    assert "ts_00.tif is a TIFF file" in told
+    assert "tif2mrc ts_00.tif ts_00.mrc); do so with each image, and name the MRC files in a copy of the table" in told

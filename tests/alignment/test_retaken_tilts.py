@@ -291,7 +291,7 @@ def test_doses_that_hardly_differ_are_no_doubt(apart, told, tmp_path):
     some = [n for n in SORTED if n != 0]
     _, tlt = images(tmp_path, some)
     path = mdoc(tmp_path)
-    lines, doses = path.read_text().splitlines(), iter([50.0, *[100.0] * (N - 2), 50.0 + 100 * apart])
+    lines, doses = path.read_text().splitlines(), iter([50.0, *range(103 - N, 101), 50.0 + 100 * apart])
     # Of both at 0° the first and the last, of a highest dose of 100.
     lines = [f"PriorRecordDose = {next(doses)}" if line.startswith("PriorRecordDose") else line for line in lines]
     path.write_text("\n".join(lines) + "\n")

@@ -68,6 +68,46 @@ def test_files_of_defocus(tmp_path):
         assert answer["defocus_um"] == pytest.approx([2.9, 3.1])
 
 
+@pytest.mark.parametrize("name", ["ts_ctf.txt", "ts.txt"])
+@pytest.mark.parametrize(
+    ("head", "ends"), [("1 0 0.0 0.0 0.0 3\n", (" 2900 45", " 45")), ("", (" 2", "")), ("", ("", ""))]
+)
+def test_defocus_is_told_by_its_rows_whatever_the_name(name, head, ends, tmp_path):
+    """Of IMOD's versions 3, as AreTomo3 writes them, 2 and 1."""
+    path, nm = tmp_path / name, ("2900" if head else "")
+    path.write_text(head + f"1 1 -57.0 -57.0 2900{ends[0]}\n2 2 -54.0 -54.0 3000 {nm}{ends[1]}\n")
+    answer = told(path)
+    assert answer["kind"] == "defocus of the images of a stack, by IMOD (.defocus)"
+    assert (answer["rows"], answer["range_deg"]) == (2, [-57, -54])
+
+
+@pytest.mark.parametrize("row", ["{0} 1 3 0 1", "{0} {0} 3 0 0", "{0} {0} {0} {0} 3", "{0} 1 0 0 0 3"])
+def test_angles_beside_other_columns_stay_angles(row, tmp_path):
+    path = tmp_path / "ts.txt"
+    path.write_text("".join(row.format(angle) + "\n" for angle in (0, 3, 6)))
+    assert told(path)["kind"] == "tilt angles"
+
+
+def test_doses_before_the_images_are_told_as_they_are_weighed_by(tmp_path):
+    path = tmp_path / "ts_TLT.txt"
+    path.write_text("-3 5 3.0\n0 2 3.0\n3 4 3.0\n")
+    answer = told(path)
+    assert answer["kind"] == "tilt angles, with order of acquisition and doses (AreTomo3)"
+    assert (answer["angles"], answer["dose_before_images"]) == (3, [3, 12])
+    path.write_text("-3 2\n0 1\n3 3\n")
+    assert told(path)["dose_before_images"] is None
+    path = tmp_path / "ts.mdoc"
+    images = [
+        MdocImage(angle, 3.0, dose, -2.5, n) for n, (angle, dose) in enumerate(((0, 0), (3, 3), (-3, 0), (-6, 3)))
+    ]
+    write_mdoc(path, "ts.mrc", images, 2.7, (8, 9), 300)
+    assert told(path)["dose_before_images"] == [0, 9]
+    assert "begins anew" in good("info", path).stdout
+    path.write_text(path.read_text().replace("ExposureDose", "Other"))
+    assert told(path)["dose_before_images"] is None
+    assert "PriorRecordDose falls from 3 to 0" in good("info", path).stdout
+
+
 def test_alignments(project):
     xf, newst, tilt = write_imod(project, tilt_lines=["THICKNESS 300", "OFFSET 1.5"], newst_lines=["BinByFactor 2"])
     aln, xml = write_aretomo(project), write_warp(project)

@@ -39,9 +39,11 @@ def record(folder, name="out"):
 
 
 def mdoc(folder, doses, name="ts.mdoc", offset=0.0):
-    """An .mdoc of the stack; doses before each image, in the order of the images."""
+    """An .mdoc of the stack; doses before each image, in the order of the images, whose times rise with them."""
+    turns = sorted(range(len(doses)), key=doses.__getitem__)
     images = [
-        MdocImage(angle + offset, 3.0, dose, -2.5, n) for n, (angle, dose) in enumerate(zip(ANGLES, doses, strict=True))
+        MdocImage(angle + offset, 3.0, dose, -2.5, turns.index(n))
+        for n, (angle, dose) in enumerate(zip(ANGLES, doses, strict=True))
     ]
     write_mdoc(folder / name, "ts.mrc", images, 5.0, (40, 48), 300.0, overwrite=True)
     return folder / name

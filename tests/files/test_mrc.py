@@ -164,7 +164,7 @@ GOOD = mrc_bytes(numbers((3, 4, 5)), 2)
         (mrc_bytes(numbers((4, 4, 5)), 2, ispg=401, mz=2), "stack of volumes"),
         (b"Some text that goes on. " * 100, "is not an MRC file"),
         (b"\xff\xd8\xff\xe0\x00\x10JFIF" + bytes(range(256)) * 9, "is not an MRC file"),
-        (b"II*\x00\x08\x00\x00\x00" + bytes(5000), "is not an MRC file"),
+        (b"II*\x00\x08\x00\x00\x00" + bytes(5000), "is a TIFF file"),
         (bytes(5000), "is not an MRC file"),
         (gzip.compress(b"text " * 5000, mtime=0), "is not an MRC file"),
         (gzip.compress(GOOD, mtime=0)[:-20], "cannot be decompressed"),

@@ -32,7 +32,7 @@ from cryolithe.formats.alignment.relion_listing import (
     series_tables,
 )
 from cryolithe.formats.alignment.relion_pixels import Images, checked_pixels, is_resampled
-from cryolithe.formats.alignment.tomogram_star import PIXEL, STACK, find_named, series_images
+from cryolithe.formats.alignment.tomogram_star import PIXEL, STACK, find_named, moved_images, series_images
 from cryolithe.formats.files import PathLike, printable
 from cryolithe.formats.image_rows import FileRows
 from cryolithe.formats.reading import Reading
@@ -85,7 +85,7 @@ def read_tilt_series_star(
     if COEFFICIENTS in images and known.shape is not None:
         made = _with_deformations(made, images, listed, known.shape)
     ordered = [] if order is None else _order_notes(images, Path(tilts).name, sections, order)
-    notes = [note, *(near.notes if near else ()), *_own_doubt(images), *ordered]
+    notes = [note, *(near.notes if near else ()), moved_images(images), *_own_doubt(images), *ordered]
     return replace(made, notes=(*(line for line in notes if line), *made.notes))
 
 

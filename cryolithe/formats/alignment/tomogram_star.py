@@ -7,7 +7,8 @@ value is kept as it is.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -27,6 +28,8 @@ SIZES = ("rlnTomoSizeX", "rlnTomoSizeY", "rlnTomoSizeZ")
 HALVES = ("rlnTomoReconstructedTomogramHalf1", "rlnTomoReconstructedTomogramHalf2")
 OWN_COPY = "_cryolithe"  # how names of tables end that this program writes with its volumes in them
 MOVIE = "rlnMicrographMovieName"
+_WHOLE_PATH = re.compile(r"/+|[A-Za-z]:/+")
+_MOST_ENDS = 12
 EVEN, ODD = "rlnMicrographNameEven", "rlnMicrographNameOdd"
 
 
@@ -182,7 +185,10 @@ def _image_files(path: Path, column: str, reading: Reading) -> tuple[Path, ...]:
     for name in names:
         file = find_named(path, name)
         if file is None:
-            raise InputError(f"{path} names the image {printable(name)[:100]}, which is not there")
+            raise InputError(
+                f"{path} names the image {printable(name)[:100]}, which is not there; give the table where "
+                "it lies in its project, or mend the paths in a copy of it"
+            )
         found.append(file)
     return tuple(found)
 
@@ -190,20 +196,37 @@ def _image_files(path: Path, column: str, reading: Reading) -> tuple[Path, ...]:
 def find_named(star: Path, name: str) -> Path | None:
     """A file that a table of RELION names, or None if it is nowhere.
 
-    Its paths start at the project's folder: they are looked for from the table's folder upwards, then from here. A
-    job's folder that was copied out of its project has them in ``tilt_series`` beside the table. Warp writes tables on
-    Windows, whose paths have backslashes.
+    Its paths start at the project's folder: they are looked for from the table's folder upwards, then from here. Of
+    whole paths in a project that was moved, the longest end of several names that is there is taken. A job's folder
+    that was copied out of its project has them in ``tilt_series`` beside the table. Warp writes tables on Windows,
+    whose paths have backslashes.
 
     Args:
         star: the table.
         name: as it stands there.
     """
     for spelt in dict.fromkeys((name, name.replace("\\", "/"))):
-        above = (folder / spelt for folder in (*star.resolve().parents, Path()))
+        above = (folder / end for end in (spelt, *_moved_ends(spelt)) for folder in (*star.resolve().parents, Path()))
         found = next((p for p in (*above, star.parent / "tilt_series" / Path(spelt).name) if is_file(p)), None)
         if found is not None:
             return found
     return None
+
+
+def _moved_ends(name: str) -> Iterator[str]:
+    """What a whole path may be in a project that was moved: its ends, the longest first, of two names at least."""
+    whole = _WHOLE_PATH.match(name)
+    parts = name[whole.end() :].split("/")[-_MOST_ENDS:] if whole else []
+    yield from ("/".join(parts[start:]) for start in range(len(parts) - 1))
+
+
+def moved_images(table: StarTable) -> str:
+    """A note where a table names whole paths of images that are not there, but in the project that it lies in."""
+    name = next(iter(table.text(IMAGE)), "") if IMAGE in table else ""
+    found = find_named(table.path, name) if _WHOLE_PATH.match(name.replace("\\", "/")) and "@" not in name else None
+    if found is None or is_file(Path(name)):
+        return ""
+    return f"{printable(name)[:100]} of {table.path.name} is not there; {found} is taken, and so are the other images"
 
 
 @dataclass(frozen=True)

@@ -18,12 +18,14 @@ import numpy as np
 
 from cryolithe.errors import FileFormatError, InputError
 from cryolithe.formats.angle_signs import Way, sign_notes, sign_of
-from cryolithe.formats.files import read_text
+from cryolithe.formats.files import finite_numbers, read_text
 from cryolithe.formats.image_rows import Rows, SeriesImages, by_angle, possible_rows
 from cryolithe.formats.microscope.ctf_text import KIND, LIMIT_BYTES, differ, image_ctf, least_numbers
 from cryolithe.optics.ctf import Ctf, ImageCtf
 
 NM_PER_UM = 1e3
+# Below that a column is hardly one of defocus in nm.
+LEAST_UM = 0.1
 NEAR_DEG, SAME_DEG, MOST_OFFSET_DEG = 1.5, 0.1, 30.0
 ASTIGMATIC, ANGLE_IN_RADIANS, SHIFTED, SHIFT_IN_RADIANS, INVERTED, CUT_ON = 1, 2, 4, 8, 16, 32
 
@@ -68,6 +70,25 @@ def read_views(path: Path) -> tuple[Views, ...]:
     if min(row.first for row in views) < 1 or any(row.last < row.first for row in views):
         raise FileFormatError(f"{path}: expected views from 1 on, the first before the last; ctfplotter writes them so")
     return tuple(sorted(views, key=lambda row: (row.first + row.last, row.first)))
+
+
+def is_views(path: Path) -> bool:
+    """Whether a text file is one of IMOD's, whatever its name: its version says so, or its rows do, which have five.
+
+    Raises:
+        InputError: if it cannot be read.
+    """
+    rows = [finite_numbers(line.split()) for line in read_text(path, KIND, LIMIT_BYTES).splitlines() if line.strip()]
+    if not rows or not rows[0] or not all(rows):
+        return False
+    if rows[0][5:6] not in ([2], [3]) and any(len(row or ()) != 5 for row in rows):
+        return False
+    try:
+        views = read_views(path)
+    except FileFormatError:
+        return False
+    angles = [angle for row in views for angle in (row.low_deg, row.high_deg)]
+    return max(map(abs, angles)) <= 90 and min(row.ctf.defocus_um for row in views) >= LEAST_UM
 
 
 def of_views(path: Path, views: Sequence[Views], series: SeriesImages) -> Ctf:

@@ -9,10 +9,8 @@ read, that is said; whoever needs it refuses the file.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 from pathlib import Path
 from statistics import median
 
@@ -23,8 +21,9 @@ from cryolithe.formats.alignment.same_images import Matched, same_images
 from cryolithe.formats.alignment.stack_state import mdocs_beside
 from cryolithe.formats.alignment.warp import warp_rows, warp_series
 from cryolithe.formats.cells import UnreadableCellError, told_number, told_numbers
-from cryolithe.formats.files import PathLike, file_beside, finite_numbers, printable, read_text
+from cryolithe.formats.files import PathLike, file_beside, finite_numbers, read_text
 from cryolithe.formats.image_rows import NOTHING_ELSE, FileRows, Others
+from cryolithe.formats.microscope.dose_sums import Sums, counted_anew, repeated, summed_up
 from cryolithe.formats.reading import Reading
 from cryolithe.formats.series_names import possible_names
 from cryolithe.formats.stacks.mdoc_text import MdocText, read_mdoc_text
@@ -36,12 +35,6 @@ ACQUIRED = "_TLT.txt"
 # The longest of exposures that are longer at higher tilts, over the shortest; what grows by more is a sum.
 _MOST_GROWTH = 4.0
 _BEFORE, _DEFOCUS = "rlnMicrographPreExposure", ("rlnDefocusU", "rlnDefocusV")
-# SerialEM's by version, then those of other programs.
-_DATES = ("%d-%b-%Y", "%d-%b-%y", "%Y-%b-%d", "%Y-%m-%d", "%Y/%m/%d", "%m/%d/%Y", "%d/%m/%Y", "%d.%m.%Y")
-_TIMES = tuple(f"{date} {time}" for date in _DATES for time in ("%H:%M:%S", "%I:%M:%S %p"))
-_DATE_AND_TIME = re.compile(r"(?<=\d)T(?=\d)")
-# Two images are never of one second, and all of a series are of one time zone.
-_NOT_NEEDED = re.compile(r"(?<=:\d\d)([.,]\d+)?\s*(Z|[+-]\d\d:?\d\d)?(?=$|\s)")
 _ANGSTROM_PER_UM = 1e4
 # Tilt series have up to 200 e/Å², test series of damage some hundred.
 MOST_DOSE = 2000.0
@@ -59,6 +52,7 @@ class Exposures:
         defocus_um: mean defocus, positive when underfocused, or None.
         dose_problem: why doses that it tells cannot be read, in a line; else empty.
         defocus_problem: likewise.
+        notes: what was taken for granted where doses were summed up.
     """
 
     rows: FileRows = field(default_factory=FileRows)
@@ -66,6 +60,7 @@ class Exposures:
     defocus_um: float | None = None
     dose_problem: str = ""
     defocus_problem: str = ""
+    notes: tuple[str, ...] = ()
 
     @property
     def angles_deg(self) -> tuple[float, ...]:
@@ -84,12 +79,13 @@ class Exposures:
         return None if matched is None else tuple(self.doses[row] for row in matched.rows)
 
     def doubt(self, path: Path, angles_deg: Sequence[float], others: Others) -> tuple[str, ...]:
-        """A warning where what `of_images` returns is not certain, and other doses may be those of an image."""
+        """What is to be told of what `of_images` returns: how it was summed up; a warning where it is not certain."""
         least = SAME_DOSE_SHARE * max(self.doses, default=0.0)
         matched = self._matched(angles_deg, others)
         if matched is None:
             return ()
-        return matched.doubt(path, "doses", others, lambda a, b: abs(self.doses[a] - self.doses[b]) > least)
+        unsure = matched.doubt(path, "doses", others, lambda a, b: abs(self.doses[a] - self.doses[b]) > least)
+        return (*self.notes, *unsure)
 
     def _matched(self, angles_deg: Sequence[float], others: Others) -> Matched | None:
         return same_images(angles_deg, self.rows, others) if len(self.doses) >= len(angles_deg) else None
@@ -165,20 +161,31 @@ def _of_mdoc(path: Path, made: MdocText) -> Exposures:
     # Images that were taken out leave gaps.
     rows = FileRows(angles, tuple(map(made.rows.index, range(len(angles)))))
     before, problem = _of_key(path, made, "PriorRecordDose")
-    same = len(before) > 1 and len(set(before)) == 1
-    if problem or (len(before) == len(angles) and not same):
-        return Exposures(rows, before, dose_problem=problem)
+    if problem:
+        return Exposures(rows, dose_problem=problem)
     own, problem = _of_key(path, made, "ExposureDose")
     texts = [facts.get("datetime", "") for facts in made.facts]
-    doses, moments = [dose for dose in own if dose], _moments(texts)
-    if not angles or len(doses) != len(angles) or len(set(moments)) != len(angles):
-        why = f"{path}: PriorRecordDose is {before[0]:g} for every image, which is no dose before it" if same else ""
-        return Exposures(rows, dose_problem=problem or why or _why_no_sums(path, own, texts, moments))
-    total, sums = 0.0, [0.0] * len(angles)
-    for number in sorted(range(len(angles)), key=moments.__getitem__):
-        sums[number], total = total, total + doses[number]
-    too_much = _too_much(path, "the sum of ExposureDose", max(sums))
-    return Exposures(rows, () if too_much else tuple(sums), dose_problem=too_much)
+    if len(before) == len(angles):
+        if anew := counted_anew(path, before, own, texts):
+            return _of_sums(path, rows, anew, "PriorRecordDose of all sessions")
+        if not (same := repeated(path, "PriorRecordDose", before)):
+            return Exposures(rows, before)
+        sums = summed_up(path, own, texts, made.places)
+        if not sums.doses:
+            return Exposures(rows, dose_problem=same)
+        told = (
+            f"PriorRecordDose of {path.name} repeats itself, as no dose before an image does: ExposureDose is summed up"
+        )
+        return _of_sums(path, rows, replace(sums, notes=(told, *sums.notes)), "the sum of ExposureDose")
+    if problem:
+        return Exposures(rows, dose_problem=problem)
+    return _of_sums(path, rows, summed_up(path, own, texts, made.places), "the sum of ExposureDose")
+
+
+def _of_sums(path: Path, rows: FileRows, sums: Sums, name: str) -> Exposures:
+    """Doses that were summed up, unless they are too much."""
+    too_much = _too_much(path, name, max(sums.doses, default=0.0))
+    return Exposures(rows, () if too_much else sums.doses, dose_problem=sums.problem or too_much, notes=sums.notes)
 
 
 def _of_acquired(path: Path) -> Exposures:
@@ -215,26 +222,6 @@ def _of_acquired(path: Path) -> Exposures:
     return Exposures(rows, () if too_much else tuple(sums), dose_problem=too_much)
 
 
-def _why_no_sums(path: Path, own: Sequence[float], texts: Sequence[str], moments: Sequence[datetime]) -> str:
-    """Why the doses of the images cannot be summed up; empty where none are told."""
-    if not own:
-        return ""
-    if not all(own):
-        number = own.index(0.0) + 1
-        return f"{path}: ExposureDose is 0 for image {number}, but not for all; give it its dose, or PriorRecordDose"
-    count, missing = len(texts), sum(not text for text in texts)
-    unread = [text for text in texts if text and not _moments([text])]
-    if missing:
-        what = f"{missing} of them have no DateTime"
-    elif unread:
-        what = f"expected a DateTime such as 28-Nov-2026 14:05:09, found '{printable(unread[0])[:40]}'"
-    elif len(moments) < count:
-        what = "their DateTime are written in several ways"
-    else:
-        what = "some of them have the same DateTime"
-    return f"{path} tells the dose of each of {count} images (ExposureDose), but not their order: {what}"
-
-
 def _of_key(path: Path, made: MdocText, name: str) -> tuple[tuple[float, ...], str]:
     """As `_read`; nothing where an image lacks the key."""
     texts = [facts.get(name.lower(), "") for facts in made.facts]
@@ -260,7 +247,8 @@ def _of_table(table: StarTable, angle: str, dose: str, sign: float) -> Exposures
     rows = relion_rows(table, tuple(sign * value for value in _column(table, angle)))
     rows = replace(rows, any_sign=sign < 0)
     doses, problem = _read(table.path, dose, table.text(dose) if dose in table else [])
-    return Exposures(rows, doses if len(doses) == len(rows.angles_deg) else (), dose_problem=problem)
+    problem = problem or repeated(table.path, dose, doses)
+    return Exposures(rows, doses if len(doses) == len(rows.angles_deg) and not problem else (), dose_problem=problem)
 
 
 def _of_warp(path: Path) -> Exposures:
@@ -269,6 +257,7 @@ def _of_warp(path: Path) -> Exposures:
     doses, problem = _read(path, "Dose", (root.findtext("Dose") or "").split())
     if doses and len(doses) != len(rows.angles_deg):
         problem = f"{path}: Dose holds {len(doses)} numbers for {len(rows.angles_deg)} angles; expected one for each"
+    problem = problem or repeated(path, "Dose", doses)
     made = Exposures(rows, () if problem else doses, dose_problem=problem)
     defocus = root.find("CTF/Param[@Name='Defocus']")
     try:
@@ -303,16 +292,3 @@ def _too_much(path: Path, name: str, dose: float) -> str:
         f"{path}: {name} holds {dose:.5g}, expected at most {MOST_DOSE:g} e/Å², which no specimen stands; "
         "is it in e/nm²? A hundredth of that is in e/Å²"
     )
-
-
-def _moments(texts: Iterable[str]) -> list[datetime]:
-    """The times of images, in the one form that reads most: 03/11 and 13/11 are two days of one month."""
-    plain = [" ".join(_NOT_NEEDED.sub("", _DATE_AND_TIME.sub(" ", text)).split()) for text in texts]
-    return max(([moment for text in plain if (moment := _time(text, form))] for form in _TIMES), key=len)
-
-
-def _time(text: str, form: str) -> datetime | None:
-    try:
-        return datetime.strptime(text, form)
-    except ValueError:
-        return None

@@ -8,8 +8,6 @@ from cryolithe.files.names import is_file
 from cryolithe.formats.stacks.mrc_header import of_other_kind
 from cryolithe.formats.volumes.tiff import ENDINGS
 
-# How files of other kinds begin; EER frames are BigTIFF.
-_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _WARP = "is an alignment of Warp and holds no images: give the stack, and this file with --warp"
 _ENDINGS = {
     ".tomostar": _WARP,
@@ -35,16 +33,6 @@ def what_else(path: Path) -> str:
             beginning = stream.read(8)
     except OSError:
         return ""
-    if beginning.startswith(_TIFF):
-        if path.suffix.lower() == ".eer":
-            return (
-                f"{path} holds the frames of one exposure (EER), no tilt series: correct their motion (MotionCor3, "
-                "RELION, Warp), and give the stack of the images"
-            )
-        return (
-            f"{path} is a TIFF file, but images are read from MRC files, whose rows begin at the bottom: convert it "
-            f"(IMOD: tif2mrc {path.name} {path.stem}.mrc)"
-        )
     return of_other_kind(path, beginning)
 
 

@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cryolithe.errors import InputError
+from cryolithe.errors import FileFormatError, InputError
 from cryolithe.formats.stacks.mrc import MrcArray, read_mrc
 from cryolithe.formats.stacks.stack_images import read_one_by_one
+
+_TIFF_ENDINGS = (".tif", ".tiff")
 
 
 class ImageFiles:
@@ -21,6 +23,7 @@ class ImageFiles:
         paths: MRC files of one image each, all of one shape.
 
     Raises:
+        FileFormatError: if the first one is no MRC file.
         InputError: if there are none, a file cannot be read, or one is of another shape than the first.
     """
 
@@ -28,7 +31,14 @@ class ImageFiles:
         if not paths:
             raise InputError("a tilt series of no images")
         self.paths = tuple(paths)
-        self.first: MrcArray = read_mrc(self.paths[0])
+        try:
+            self.first: MrcArray = read_mrc(self.paths[0])
+        except FileFormatError as error:
+            if self.paths[0].suffix.lower() not in _TIFF_ENDINGS:
+                raise
+            raise FileFormatError(
+                f"{error}; do so with each image, and name the MRC files in a copy of the table"
+            ) from error
         self.shape = (len(self.paths), *self.first.data.shape[1:])
         self.dtype: np.dtype[Any] = self.first.data.dtype
         self.ndim = 3

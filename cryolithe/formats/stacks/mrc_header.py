@@ -38,6 +38,7 @@ IMOD_STAMP = 1146047817
 LARGEST_AXIS_PX = 2**24
 MOST_LABELS = 10
 _OTHER_KINDS = {b"\x89HDF\r\n\x1a\n": "an HDF5 file", b"\x93NUMPY": "a NumPy array"}  # by how they begin
+_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # frames as EER are BigTIFF
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,17 @@ def of_other_kind(path: Path, raw: bytes) -> str:
                 f"{path} is {kind}, but images and volumes are read from MRC files: convert it (EMAN2's e2proc2d.py "
                 "and e2proc3d.py, or mrcfile in Python)"
             )
-    return ""
+    if not raw.startswith(_TIFF):
+        return ""
+    if path.suffix.lower() == ".eer":
+        return (
+            f"{path} holds the frames of one exposure (EER), no tilt series: correct their motion (MotionCor3, "
+            "RELION, Warp), and give the stack of the images"
+        )
+    return (
+        f"{path} is a TIFF file, but images are read from MRC files, whose rows begin at the bottom: convert it "
+        f"(IMOD: tif2mrc {path.name} {path.stem}.mrc)"
+    )
 
 
 def has_map_stamp(raw: bytes) -> bool:
