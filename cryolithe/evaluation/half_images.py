@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
 
 from cryolithe.arrays.spectra import middle
 from cryolithe.evaluation.half_noise import PART, NoiseInCommon, noise_in_common
@@ -221,45 +222,82 @@ def _reordered(first: _Images, second: _Images, numbers: Sequence[int]) -> str:
         numbers: what these images are called.
     """
     alike = np.stack([unit(image) for image in first]) @ np.stack([unit(image) for image in second]).T
-    own, least = np.diagonal(alike), AS_ALIKE * _beside(first, second)
+    least = AS_ALIKE * _beside(first, second)
     if by := _moved_on(alike, first[0].size):
         return (
             f"have their images in different orders: on average, each image of the first is more like that {abs(by)} "
             f"{'later' if by > 0 else 'earlier'} of the second than like its own; give halves in one order"
         )
-    margin = max(BETTER, SIGMAS / math.sqrt(first[0].size))
-    others = np.flatnonzero((alike.max(axis=1) - own > margin) & (alike.max(axis=1) > least))
-    if not 2 * len(others) > len(own) > 1:
-        back = np.flatnonzero((alike.max(axis=0) - own > margin) & (alike.max(axis=0) > least))
-        moved = [int(one) for one in np.intersect1d(others, back)]
-        if len(moved) < 2:
-            return ""
-        like = max(moved, key=lambda place: float(alike[moved[0], place]))
+    chance = 1 / math.sqrt(first[0].size)
+    order = _order(alike, chance)
+    moved = _moved(order, alike, least)
+    if len(moved) < 2:
+        return ""
+    if 2 * len(moved) > len(order):
         return (
-            f"have {named([numbers[place] for place in moved])} exchanged: each is more like another image of the "
-            f"other half than like its own (image {numbers[moved[0]]} of the first like image {numbers[like]} of the "
-            "second); give halves in one order, or leave such images out"
+            f"have their images in different orders: {len(moved)} of {len(order)} are more like another image of the "
+            f"other half (image {numbers[moved[0]]} of the first like image {numbers[order[moved[0]]]} of the second); "
+            "give halves in one order"
         )
-    one = int(others[0])
-    like = int(alike[one].argmax())
+    surely = _without_neighbours(order, alike, chance)
+    if len(few := _moved(surely, alike, least)) > 1:
+        order, moved = surely, few
+    one = moved[0]
     return (
-        f"have their images in different orders: {len(others)} of {len(own)} are more like another image of the other "
-        f"half (image {numbers[one]} of the first like image {numbers[like]} of the second); give halves in one order"
+        f"have {named([numbers[place] for place in moved])} exchanged: each is more like another image of the other "
+        f"half than like its own (image {numbers[one]} of the first like image {numbers[order[one]]} of the second); "
+        "give halves in one order, or leave such images out"
     )
+
+
+def _moved(order: NDArray[np.intp], alike: _Images, least: float) -> list[int]:
+    """Images that another one belongs to than their own and that are alike enough."""
+    return [int(one) for one in np.flatnonzero(order != np.arange(len(order))) if alike[one, order[one]] > least]
+
+
+def _order(alike: _Images, chance: float) -> NDArray[np.intp]:
+    """Which image of the second half belongs to each of the first, their own unless others clearly do.
+
+    A noisy image is more like one of many electrons than like its own other half. Images correlate by
+    ``c[i, j] = s[i, j] a[i] b[j]``, with a and b by the noise of each image and s by what they show. In a product over
+    all images, whatever the permutation, all a and b occur once: the largest of these products has the largest s.
+    """
+    found = np.maximum(alike, chance)
+    found[np.diag_indices_from(found)] += max(BETTER, SIGMAS * chance)
+    return np.asarray(linear_sum_assignment(np.log(found), maximize=True)[1])
+
+
+def _without_neighbours(order: NDArray[np.intp], alike: _Images, chance: float) -> NDArray[np.intp]:
+    """The same order with those at their own places that only noise has moved with others.
+
+    A neighbour is nearly as like those that are exchanged as they are. By the same products: what comes in its stead
+    where it was taken to be, and its own, against the two that it was given.
+    """
+    found, surely = np.maximum(alike, chance), order.copy()
+    clearly = found + SIGMAS * chance
+    while len(moved := np.flatnonzero(surely != np.arange(len(surely)))):
+        before, given = np.argsort(surely)[moved], surely[moved]
+        back = clearly[moved, moved] * clearly[before, given] / (found[moved, given] * found[before, moved])
+        one = int(back.argmax())
+        if back[one] <= 1:
+            break
+        surely[before[one]], surely[moved[one]] = given[one], moved[one]
+    return surely
 
 
 def _moved_on(alike: _Images, pixels: int) -> int:
     """By how many images the second half is ahead, where images are more like those than like their own; else 0.
 
-    Neighbours at small steps are much alike: only all images together tell.
+    Neighbours at small steps are much alike: only all images together tell. Two images are compared with the geometric
+    mean of both with their own, in which the noise of both counts alike (see `_order`).
     """
-    own, best = np.diagonal(alike), 0
+    own, best = np.sqrt(np.maximum(np.diagonal(alike), 0.0)), 0
     ahead = 0.0
     for by in (-2, -1, 1, 2):
         others = np.diagonal(alike, by)
         if len(others) < FEWEST_IMAGES:
             continue
-        gain = float(np.mean(others - (own[:-by] if by > 0 else own[-by:])))
+        gain = float(np.mean(others - own[abs(by) :] * own[: -abs(by)]))
         if gain > max(ahead, AHEAD, SIGMAS * math.sqrt(2 / (len(others) * pixels))):
             best, ahead = by, gain
     return best

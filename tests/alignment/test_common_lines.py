@@ -142,6 +142,30 @@ def test_walls_alone_do_not_pass_for_another_axis(normal_deg, snr_db):
         assert not warned(*walls(normal_deg, seed, snr_db))
 
 
+def bars_beside_the_axis(turn_deg, seed):
+    """Images of short bars near the tilt axis, which look alike in all tilts, whatever direction is taken for it.
+
+    The bars lie across one direction, so that its profiles stand out of the noise most.
+    """
+    rng, angles = np.random.default_rng(seed), np.arange(-60, 61, 3.0)
+    turn, along = np.deg2rad(turn_deg), rng.uniform(-9, 9, (24, 200))
+    y = rng.uniform(-SIZE / 2, SIZE / 2, (24, 1)) + along * np.sin(turn)
+    x = rng.normal(0, 3, (24, 1)) + along * np.cos(turn)
+    edges = np.linspace(-SIZE / 2, SIZE / 2, SIZE + 1)
+    images = []
+    for angle in np.deg2rad(angles):
+        seen = np.histogram2d(y.ravel(), x.ravel() * np.cos(angle), [edges, edges])[0]
+        images.append(gaussian_filter(seen, 1.0))
+    images = np.array(images, dtype=np.float32)
+    return images + rng.normal(0, 4.5 * images.std(), images.shape).astype(np.float32), angles
+
+
+@pytest.mark.parametrize("turn_deg", [10, -14])
+def test_a_direction_of_strong_profiles_does_not_pass_for_another_axis(turn_deg):
+    for seed in range(4):
+        assert not warned(*bars_beside_the_axis(turn_deg, seed))
+
+
 def test_nothing_is_said_of_noise_of_small_images_of_few_tilts_or_of_a_narrow_range(series):
     images, angles = series
     across = images.transpose(0, 2, 1).copy()

@@ -320,3 +320,53 @@ def test_exchanged_images_keep_their_numbers_where_others_are_left_out():
     odd[[4, 6]] = odd[[6, 4]]
     assert "have images 5, 7 exchanged" in doubts_of_halves(even, odd, (1, 2)).unlike
     assert "image 5 of the first like image 7" in doubts_of_halves(even, odd, (1, 2)).unlike
+
+
+def counted(electrons, seed=0, specimen=0):
+    """Two halves of so many electrons in a pixel of each image, of a specimen whose images change slowly with tilt."""
+    random = np.random.default_rng(specimen)
+    fields = gaussian_filter(random.standard_normal((N, 96, 96)), (5, 1.5, 1.5), mode=("nearest", "wrap", "wrap"))
+    random = np.random.default_rng(seed)
+    expected = np.exp(-0.1 * fields / fields.std()) * np.broadcast_to(electrons, N)[:, None, None] / 2
+    return [random.poisson(expected).astype(np.float32) for _ in "eo"]
+
+
+def one_of(times, place=N // 2):
+    """Electrons of images of which one has so many times those of the others."""
+    return 30.0 * np.where(np.arange(N) == place, times, 1.0)
+
+
+DOSES = {
+    "all alike": one_of(1),
+    "the middle one of 5 times": one_of(5),
+    "the middle one of 10 times": one_of(10),
+    "the first of 10 times": one_of(10, 0),
+    "the last of 10 times": one_of(10, N - 1),
+    "by tilt": 30 / np.cos(np.deg2rad(ANGLES)),
+    "in falling light": 60 * np.exp(-0.7 / np.cos(np.deg2rad(ANGLES))),
+    "one nearly blocked": one_of(0.03, 4),
+    "one of three times the noise": one_of(1 / 9, N - 5),
+}
+
+
+@pytest.mark.parametrize("dose", DOSES)
+@pytest.mark.parametrize("seed", range(3))
+def test_images_of_other_doses_are_not_taken_for_exchanged_ones(dose, seed):
+    """A noisy image is more like one of many electrons than like its own other half."""
+    assert doubts_of_halves(*counted(DOSES[dose], seed)) == HalfDoubts()
+
+
+@pytest.mark.parametrize("dose", list(DOSES)[:7])
+@pytest.mark.parametrize("moved", [(N // 2 - 8, N // 2 + 8), (4, N // 2), (3, N // 2, N - 4)])
+def test_exchanged_images_are_named_alone_whatever_their_doses(dose, moved):
+    even, odd = counted(DOSES[dose])
+    odd[list(moved)] = odd[list(np.roll(moved, 1))]
+    numbers = ", ".join(str(place + 1) for place in moved)
+    assert doubts_of_halves(even, odd).unlike.startswith(f"have images {numbers} exchanged")
+    assert "in different orders" in doubts_of_halves(even, counted(DOSES[dose], 1)[1][::-1]).unlike
+
+
+def test_a_zero_tilt_of_many_electrons_is_no_fault_of_halves_for_the_command(tmp_path):
+    even, odd, angles = series(tmp_path, *counted(DOSES["the middle one of 10 times"]))
+    words = ("--even", even, "--odd", odd, angles, "--method", "fbp", "-o", tmp_path / "v.mrc")
+    assert "exchanged" not in made(*words).stderr

@@ -103,7 +103,10 @@ def line_warnings(stack: PreparedStack, images: torch.Tensor, factor: int) -> tu
     pairs = far_pairs(np.asarray(stack.geometry.angles_deg))
     if min(stack.geometry.image_shape) < FEWEST_PX or len(pairs) == 0:
         return ()
-    told = _near_axis(agreement(images, pairs, np.arange(-NEAR_DEG, NEAR_DEG + NEAR_STEP_DEG / 2, NEAR_STEP_DEG)))
+    near = agreement(images, pairs, np.arange(-NEAR_DEG, NEAR_DEG + NEAR_STEP_DEG / 2, NEAR_STEP_DEG))
+    told = _near_axis(near)
+    if told and not _stands_out(near, images, next_pairs(np.asarray(stack.geometry.angles_deg))):
+        told = ""
     if not told and agreement(images, pairs, np.zeros(1)).still[0] < GOOD_AGREEMENT:
         told = _told(agreement(images, pairs, np.arange(0.0, 180.0, STEP_DEG)), factor)
     return (told,) if told else ()
@@ -121,6 +124,18 @@ def _near_axis(found: Agreement) -> str:
     if not sure or abs(turn_deg) < LEAST_NEAR_TURN_DEG or best in (0, len(found.axes_deg) - 1):
         return ""
     return _shared_lines(round(turn_deg), most, still)
+
+
+def _stands_out(found: Agreement, images: torch.Tensor, beside: NDArray[np.intp]) -> bool:
+    """Whether the best direction is better than the given one by more than its profiles stand out of their noise.
+
+    Of few objects some directions have stronger profiles than others, of which noise leaves more. Neighbouring tilts
+    lose as much by noise, and in all directions near an axis they are alike: what far tilts agree is compared by parts
+    of that.
+    """
+    best, given = int(np.argmax(found.still)), int(np.argmin(np.abs(found.axes_deg)))
+    most, least = agreement(images, beside, found.axes_deg[[best, given]]).still
+    return bool(found.still[given] * most <= NEAR_SHARE * found.still[best] * least)
 
 
 def _shared_lines(turn_deg: float, most: float, still: float) -> str:
@@ -175,6 +190,12 @@ def far_pairs(angles_deg: NDArray[np.float64]) -> NDArray[np.intp]:
     if len(seen) < FEWEST_TILTS or apart.max() < LEAST_FORESHORTENING:
         return np.empty((0, 2), dtype=np.intp)
     return np.argwhere(np.triu(apart >= FAR_SHARE * apart.max(), 1))
+
+
+def next_pairs(angles_deg: NDArray[np.float64]) -> NDArray[np.intp]:
+    """Pairs of neighbouring tilts, shape ``(tilts - 1, 2)``."""
+    order = np.argsort(angles_deg, kind="stable")
+    return np.stack([order[:-1], order[1:]], axis=1)
 
 
 def agreement(images: torch.Tensor, pairs: NDArray[np.intp], axes_deg: NDArray[np.float64]) -> Agreement:
