@@ -84,6 +84,17 @@ def test_wide_whole_numbers_are_scaled_as_they_are(tmp_path, general):
     assert abs(made[1] - made[0]).max() <= 1
 
 
+@pytest.mark.parametrize("kind", ["u1", "i1", "u2", "i2", "u4", "i4", "f2", "f4", "f8", ">i2", ">f4", ">f8"])
+def test_planes_of_a_folder_are_written_as_planes(tmp_path, general, kind):
+    values = np.rint(20 * halves(SHAPE)[0] + (100 if "u" in kind else 0)).clip(0 if "u" in kind else -127, 127)
+    write_wide(tmp_path / "given", values.astype(kind))
+    denoise("--method", "n2n", "--model", general, tmp_path / "given", "--is-volume", "-o", tmp_path / "made")
+    for z in (0, SHAPE[0] - 1):
+        plane = tifffile.imread(tmp_path / "made" / f"{z:03d}.tif")
+        assert plane.shape == SHAPE[1:]
+        assert plane.dtype == np.dtype(kind).newbyteorder("=")
+
+
 @pytest.mark.parametrize("dtype", [np.int32, np.uint32, np.int64, np.uint64])
 @pytest.mark.parametrize("held", [np.float32, np.float64])
 def test_no_value_leaves_the_range_of_whole_numbers(dtype, held):
