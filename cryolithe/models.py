@@ -136,7 +136,7 @@ def read_summary(path: Path) -> ModelSummary:
     """Read the header of a model file.
 
     Raises:
-        ModelError: if it cannot be read or is none of this program.
+        ModelError: if it cannot be read, is none of this program, or is shorter or longer than its header tells.
     """
     try:
         with path.open("rb") as stream:
@@ -144,15 +144,28 @@ def read_summary(path: Path) -> ModelSummary:
             if not 0 < length <= min(_HEADER_LIMIT_BYTES, path.stat().st_size):
                 raise ValueError("its header has no sensible length")
             header = json.loads(stream.read(length))
+        size = path.stat().st_size
         metadata = header.pop("__metadata__", {})
         shapes = {str(name): tuple(int(n) for n in entry["shape"]) for name, entry in header.items()}
         if metadata.get("format") != FORMAT:
             raise ModelError(f"{path} is a safetensors file of another program; expected the metadata format={FORMAT}")
+        told = 8 + length + max((int(entry["data_offsets"][1]) for entry in header.values()), default=0)
+        if size != told:
+            raise ValueError(f"its header tells of {told} bytes, it has {size}; copy it again")
         config, card = json.loads(metadata["config"]), json.loads(metadata["card"])
         convention = json.loads(metadata.get("convention", "{}"))
         if not all(isinstance(table, dict) for table in (config, card, convention)):
             raise ValueError("its metadata are no tables")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        IndexError,
+        TypeError,
+        AttributeError,
+        OverflowError,
+        RecursionError,
+    ) as error:
         raise ModelError(f"model file {path} is corrupt or not a safetensors file: {reason(error)}") from error
     return ModelSummary(path, config, card, convention, shapes)
 

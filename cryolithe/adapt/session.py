@@ -126,7 +126,17 @@ def adapt(work: Adaptation) -> Outcome:
             limit = state.seconds + left
             hooks = Hooks(record.told("after_step"), stop_wanted=record.interrupted.is_set, limit_seconds=limit)
             optimise(_task(work, made, state), work.place, hooks, state)
+        elif work.config.most_steps and not state.step and (minutes := work.card.get("minutes")):
+            work.watcher.note(f"{WARNING}{_no_time_told(minutes, minutes - left / 60)}")
     return recorder.finish(state)
+
+
+def _no_time_told(minutes: float, taken: float) -> str:
+    """What to tell of a run whose minutes, which were given, are fewer than all but its steps takes."""
+    return (
+        f"nothing was learned: {minutes:g} minutes left no time for a step, for what comes before the first and after "
+        f"the last takes {taken:.1f} minutes here; give --minutes {math.ceil(2 * taken)} or more"
+    )
 
 
 def _check_same_noise(path: Path, values: Mapping[str, Any], work: Adaptation) -> None:

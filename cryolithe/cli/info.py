@@ -15,9 +15,14 @@ import click
 import numpy as np
 
 from cryolithe.cli.info_arrays import mrc_facts, volume_facts
+<<<<<<< HEAD
 from cryolithe.cli.info_tables import defocus_facts, dose_facts, mdoc_facts, star_facts, tells_defocus
+=======
+from cryolithe.cli.info_outputs import made_facts, page_facts, picture_facts, record_told, run_facts
+from cryolithe.cli.info_tables import defocus_facts, mdoc_facts, star_facts, tells_defocus
+>>>>>>> mend32d
 from cryolithe.cli.plain import plain
-from cryolithe.errors import CryoLitheError, FileFormatError
+from cryolithe.errors import CryoLitheError, FileFormatError, InputError
 from cryolithe.files.names import exists
 from cryolithe.files.yaml_table import read_yaml_table
 from cryolithe.formats import read_angles_deg, read_series_list
@@ -47,7 +52,8 @@ def command(files: tuple[Path, ...], as_json: bool) -> None:
     """Say what files hold: stacks, volumes (MRC, TIFF, OME-Zarr), angles, models, records, HDF5.
 
     Also metadata and alignments of SerialEM (.mdoc), IMOD (.xf, newst.com, tilt.com), AreTomo (.aln), RELION (.star)
-    and Warp (.xml, .tomostar); defocus of CTFFIND, AreTomo3 and IMOD (.defocus); lists and folders of series.
+    and Warp (.xml, .tomostar); defocus of CTFFIND, AreTomo3 and IMOD (.defocus); lists and folders of series;
+    pages, pictures, tables and folders that commands leave beside a result.
 
     A file that cannot be read does not stop the others; the exit code is then 2.
 
@@ -96,7 +102,7 @@ def describe(path: Path) -> list[Fact]:
 
 
 def _folder_facts(path: Path) -> list[Fact]:
-    """An OME-Zarr image, the planes of a volume, or a session; of any other folder it is said what it lacks."""
+    """An OME-Zarr image, planes of a volume, a session, or what a run left; of any other it is said what it lacks."""
     if is_ome_zarr(path):
         return volume_facts(path)
     reading = Reading()
@@ -105,6 +111,8 @@ def _folder_facts(path: Path) -> list[Fact]:
     except NoSeriesError:
         if any(file.suffix.lower() in (".tif", ".tiff") for file in path.iterdir()):
             return volume_facts(path)
+        if told := run_facts(path):
+            return told
         raise
     from cryolithe.session.tasks import folder_pairs, folder_problems  # brings torch, which no other kind of file needs
 
@@ -209,6 +217,16 @@ def angle_order(angles: tuple[float, ...]) -> str:
     return "mixed"
 
 
+def _csv_facts(path: Path) -> list[Fact]:
+    """A list of series, or the numbers that stand beside a record of this program."""
+    try:
+        return _series_list_facts(path)
+    except InputError:
+        if made := made_facts(path):
+            return [Fact("kind", "table of numbers (CSV)"), *made]
+        raise
+
+
 def _series_list_facts(path: Path) -> list[Fact]:
     entries = read_series_list(path)
     missing = [str(file) for entry in entries for file in (entry.tilts, entry.angles) if file and not exists(file)]
@@ -230,22 +248,9 @@ def _json_facts(path: Path) -> list[Fact]:
         raise FileFormatError(f"{path} is not a sidecar: expected a JSON object, found a {type(content).__name__}")
     return [
         Fact("kind", "JSON sidecar"),
-        Fact("record", _json_kind(path, content)),
+        Fact("record", record_told(path, content)),
         Fact("content", content, _key_lines(content)),
     ]
-
-
-def _json_kind(path: Path, content: dict[str, Any]) -> str:
-    """What a JSON file of this program tells of."""
-    volume, method = content.get("volume"), content.get("method")
-    if isinstance(volume, dict) and volume.get("path"):
-        name = f" by {method['name']}" if isinstance(method, dict) and method.get("name") else ""
-        made = " (average of halves)" if content.get("halves") else ""
-        there = "" if exists(path.parent / str(volume["path"])) else ", which is not beside it"
-        return f"how the volume {volume['path']}{made} was made{name}{there}"
-    kinds = {"evaluation": "numbers of cryolithe evaluate", "fsc": "numbers of cryolithe fsc"}
-    kinds |= {"scores": "numbers of cryolithe score", "findings": "findings of cryolithe doctor"}
-    return next((text for key, text in kinds.items() if key in content), "not one of this program's")
 
 
 def _yaml_facts(path: Path) -> list[Fact]:
@@ -378,9 +383,11 @@ _DESCRIBERS: dict[str, Callable[[Path], list[Fact]]] = {
     **{ending: describe for made in FORMATS for ending, describe in made.describe.items()},
     **dict.fromkeys((".tif", ".tiff"), volume_facts),
     **dict.fromkeys((".yaml", ".yml"), _yaml_facts),
-    ".csv": _series_list_facts,
+    ".csv": _csv_facts,
     ".json": _json_facts,
     ".safetensors": _safetensors_facts,
+    ".png": picture_facts,
+    **dict.fromkeys((".html", ".htm"), page_facts),
     ".h5": _hdf5_facts,
     ".hdf5": _hdf5_facts,
     ".hdf": _hdf5_facts,  # EMAN2's

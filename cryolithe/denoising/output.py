@@ -32,7 +32,7 @@ from cryolithe.formats.volumes.tiff import ENDINGS, write_tiff
 from cryolithe.formats.volumes.volume_file import Kind, VolumeFile
 from cryolithe.formats.volumes.volume_kind import plain_name
 
-Plane = Callable[[int], NDArray[np.float32]]
+Plane = Callable[[int], NDArray[Any]]
 COMPRESSED = (".gz", ".bz2")
 MOST_STEP = 0.2  # of whole numbers, in deviations of the result: rounding then has a variance of 0.3 % of its
 
@@ -61,17 +61,31 @@ class Target:
         return {"scaling": self.scale.told} if self.scale else {}
 
     def coarse(self, statistics: VolumeStatistics) -> str:
-        """A line for the user where the steps of whole numbers are large for what is written; else empty.
+        """A line for the user where the steps of its values are large for what is written; else empty.
+
+        Those of floating point are large beside a large constant.
 
         Args:
             statistics: of the values as stored.
         """
-        if self.dtype.kind not in "ui" or not 0 < statistics.rms < 1 / MOST_STEP:
+        whole = self.dtype.kind in "ui"
+        step = 1.0 if whole else float(np.spacing(self.dtype.type(abs(statistics.mean))))
+        if not 0 < MOST_STEP * statistics.rms < step:
             return ""
+        told = f"whose steps are {step / statistics.rms:.2g} standard deviations of what is denoised"
+        if whole:
+            return (
+                f"Note: {self.path.name} is {self.dtype.name} as its input is, {told}, which loses detail; give a "
+                "volume of float32 (reconstruct --dtype float32; IMOD: newstack -mode 2), and so is the result"
+            )
+        told = f"{told} beside their mean of {statistics.mean:g}, which loses detail"
+        if self.note:
+            return (
+                f"Note: {self.path.name} is {self.dtype.name}, {told}; give -o with a name that ends in .tif or .zarr"
+            )
         return (
-            f"Note: {self.path.name} is {self.dtype.name} as its input is, whose steps are {1 / statistics.rms:.2g} "
-            "standard deviations of what is denoised, which loses detail; give a volume of float32 "
-            "(reconstruct --dtype float32; IMOD: newstack -mode 2), and so is the result"
+            f"Note: {self.path.name} is {self.dtype.name} as its input is, {told}; take the mean off where the volume "
+            f"is made, before its values become {self.dtype.name}"
         )
 
 
@@ -111,14 +125,19 @@ def choose_target(volume: VolumeFile, path: Path) -> Target:
     return Target(path, "mrc", wider, note)
 
 
-def as_type(values: NDArray[np.float32], dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Values in another type: rounded and clipped to the range of integers, clipped to that of float16."""
+def as_type(values: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Values in another type: rounded and clipped to the range of integers, clipped to that of narrower floats.
+
+    Args:
+        values: float32 or float64.
+        dtype: of the result.
+    """
     if dtype.kind in "ui":
-        limits = np.iinfo(dtype)
-        # The largest float32 below 2^31 and the like is what survives the conversion.
-        top = np.nextafter(np.float32(limits.max), np.float32(0)) if limits.bits > 24 else limits.max
+        limits, held = np.iinfo(dtype), values.dtype.type
+        # The largest float below 2^31 and the like is what survives the conversion.
+        top = np.nextafter(held(limits.max), held(0)) if int(held(limits.max)) > limits.max else limits.max
         return np.clip(np.rint(values), limits.min, top).astype(dtype)
-    if dtype.itemsize < 4:
+    if dtype.itemsize < values.dtype.itemsize:
         top = float(np.finfo(dtype).max)
         return np.clip(values, -top, top).astype(dtype)
     return values.astype(dtype)

@@ -17,6 +17,7 @@ from cryolithe.images import clipped_sigma
 SIGMAS_PER_UNIT = 5.0  # noise then spans about -1 ... 1, as published
 LIMIT = 2.0  # 10 standard deviations: only hot voxels and gold lie beyond
 _PLANES, _VALUES = 48, 2_000_000
+_FLOAT32: np.dtype[Any] = np.dtype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -26,20 +27,30 @@ class GreyScale:
     Attributes:
         centre: the median.
         unit: ``SIGMAS_PER_UNIT`` robust standard deviations.
+        dtype: in which the centre is taken off and added again, see `exact_dtype`.
     """
 
     centre: float
     unit: float
+    dtype: np.dtype[Any] = _FLOAT32
 
     def apply(self, plane: NDArray[Any]) -> NDArray[np.float32]:
         """Scaled values, float32; what is not finite becomes 0, the median."""
-        values = np.asarray(plane, dtype=np.float32)
-        scaled = np.clip((values - np.float32(self.centre)) / np.float32(self.unit), -LIMIT, LIMIT)
+        if plane.ndim > 2 and self.dtype != _FLOAT32:  # wide copies of one plane at a time
+            return np.stack([self.apply(one) for one in plane])
+        values = np.asarray(plane, dtype=self.dtype)
+        centre, unit = self.dtype.type(self.centre), self.dtype.type(self.unit)
+        scaled = np.clip((values - centre) / unit, -LIMIT, LIMIT).astype(np.float32, copy=False)
         return np.where(np.isfinite(values), scaled, np.float32(0))
 
-    def undo(self, plane: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Back to grey levels, float32."""
-        return plane * np.float32(self.unit) + np.float32(self.centre)
+    def levels(self, plane: NDArray[Any]) -> NDArray[Any]:
+        """Grey levels of a plane in ``dtype``; what is not finite is the median."""
+        values = np.asarray(plane, dtype=self.dtype)
+        return np.where(np.isfinite(values), values, self.dtype.type(self.centre))
+
+    def undo(self, plane: NDArray[np.float32]) -> NDArray[Any]:
+        """Back to grey levels, in ``dtype``."""
+        return np.asarray(plane * self.dtype.type(self.unit) + self.dtype.type(self.centre), self.dtype)
 
 
 @dataclass(frozen=True)
@@ -57,6 +68,11 @@ class Survey:
     usable: NDArray[np.bool_]
     repaired: int
     sha256: str
+
+
+def exact_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """Float32 for values that it holds, else float64: beside a large constant float32 keeps little of what varies."""
+    return _FLOAT32 if np.can_cast(dtype, np.float32) else np.dtype(np.float64)
 
 
 def survey(
@@ -77,7 +93,7 @@ def survey(
     usable = np.zeros(planes, dtype=bool)
     bad: list[int] = []
     count = 0
-    sampled: list[NDArray[np.float32]] = []
+    sampled: list[NDArray[Any]] = []
     every = max(1, planes // _PLANES)
     digest = hashlib.sha256()
     for z in range(planes):
@@ -94,7 +110,7 @@ def survey(
         if usable[z] and (z % every == 0 or len(sampled) < 3):
             flat = plane.ravel()
             step = max(1, flat.size * min(planes, _PLANES) // _VALUES)
-            sampled.append(np.asarray(flat[::step], dtype=np.float32))
+            sampled.append(np.asarray(flat[::step], dtype=exact_dtype(flat.dtype)))
         advance()
     if bad and not repair:
         raise InputError(
@@ -106,13 +122,17 @@ def survey(
     return Survey(robust_scale(np.concatenate(sampled)), usable, count, digest.hexdigest())
 
 
-def robust_scale(values: NDArray[np.float32]) -> GreyScale:
-    """Scale from the middle of the distribution, which a few per cent of outliers do not move."""
+def robust_scale(values: NDArray[Any]) -> GreyScale:
+    """Scale from the middle of the distribution, which a few per cent of outliers do not move.
+
+    Args:
+        values: in the type in which the scale is to be used, float32 or float64.
+    """
     low, centre, high = np.percentile(values, (15.865, 50.0, 84.135))
     sigma = float(high - low) / 2
     if not sigma > 0:  # more than half of the values are equal
-        sigma = clipped_sigma(values - np.float32(centre)) or float(values.std(dtype=np.float64)) or 1.0
-    return GreyScale(float(centre), SIGMAS_PER_UNIT * sigma)
+        sigma = clipped_sigma(values - values.dtype.type(centre)) or float(values.std(dtype=np.float64)) or 1.0
+    return GreyScale(float(centre), SIGMAS_PER_UNIT * sigma, values.dtype)
 
 
 def _ranges(numbers: Sequence[int]) -> str:

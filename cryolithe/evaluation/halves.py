@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cryolithe.arrays.narrow import common_value, narrowed
 from cryolithe.evaluation.local import Agreement, agreement_slabs, summarise, window_sigma_px
 from cryolithe.formats import RunningStatistics, VolumeWriter, read_volume
 from cryolithe.formats.files import replacing
@@ -32,17 +33,19 @@ class HalfVolume:
         volume: voxels as stored.
         offset: density of the value 0.
         step: density of the value 1, less ``offset``.
-        note: what was assumed of the scale; empty for nothing.
+        note: what was assumed of the scale, or taken off; empty for nothing.
+        common: taken off the values as stored, see `common_value`.
     """
 
     volume: Volume
     offset: float = 0.0
     step: float = 1.0
     note: str = ""
+    common: float = 0.0
 
     def density(self, z: int) -> NDArray[np.float32]:
         """A section."""
-        stored = np.asarray(self.volume.voxels[z], dtype=np.float32)
+        stored = np.asarray(narrowed(self.volume.voxels[z], self.common), dtype=np.float32)
         return stored * np.float32(self.step) + np.float32(self.offset)
 
 
@@ -69,6 +72,11 @@ def half_of(found: VolumeFile) -> HalfVolume:
     scale = scale_of(found)
     if scale is not None:
         return HalfVolume(volume, scale.offset, scale.step)
+    if common := common_value(volume.voxels):
+        note = (
+            f"{common:g} is taken off all voxels of {found.path.name}: beside it float32 keeps little of what varies."
+        )
+        return HalfVolume(volume, note=note, common=common)
     foreign = f"{found.path.name} holds 8-bit values, which are taken as they are."
     return HalfVolume(volume, note=foreign if found.dtype == np.int8 else "")
 

@@ -154,7 +154,19 @@ def test_no_time_and_no_step_give_the_same_weights(tiny, files, tmp_path, monkey
     assert result.exit_code == 0, result.output
     assert weights(output) == weights(tmp_path / "start.safetensors")
     assert result.stdout.endswith(f"{output}: the weights of start as they are\n")
+    assert "Warning" not in result.output  # it was asked for
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+@pytest.mark.slow
+def test_minutes_that_leave_no_time_for_a_step_are_warned_of(tiny, files, tmp_path):
+    output = tmp_path / "mine.safetensors"
+    result = of_halves(files, output, "--minutes", 0.001)
+    assert result.exit_code == 0, result.output
+    (warning,) = [line for line in result.stderr.splitlines() if line.startswith("Warning")]
+    assert "nothing was learned: 0.001 minutes left no time for a step" in warning
+    assert "give --minutes " in warning
+    assert weights(output) == weights(tmp_path / "start.safetensors")
 
 
 @pytest.mark.slow

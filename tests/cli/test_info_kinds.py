@@ -8,6 +8,7 @@ import h5py
 import numpy as np
 import pytest
 from command import call, good, refusal_of
+from plain_mrc import new_mrc
 from projects import AXIS_DEG, make_project, write_aretomo, write_imod, write_relion, write_warp
 from tiny_series import write_model, write_series
 
@@ -256,3 +257,40 @@ def test_hdf5_is_described_by_any_of_its_endings(tmp_path):
 
 def test_an_empty_folder_is_refused_as_before(tmp_path):
     assert "holds no tilt series: expected stacks and angle files of the same name" in info(tmp_path).stderr
+
+
+def test_what_commands_leave_beside_a_result(tmp_path):
+    """Each with the command that wrote it, by its record; what is no such thing is refused."""
+    good("fsc", *volumes(tmp_path), "--json", tmp_path / "fsc.json", "--plot", tmp_path / "fsc.png")
+    picture = told(tmp_path / "fsc.png")
+    assert picture["kind"] == "picture (PNG)"
+    assert min(picture["pixels"]) > 100
+    assert picture["record"] == "fsc.json: numbers of cryolithe fsc"
+    (tmp_path / "page.html").write_text("<!DOCTYPE html><html><head><title>A &amp; B</title></head></html>")
+    assert (told(tmp_path / "page.html")["kind"], told(tmp_path / "page.html")["title"]) == ("page (HTML)", "A & B")
+    (tmp_path / "page.json").write_text('{"comparison": {}}')
+    (tmp_path / "page.csv").write_text("method,gain\nfbp,0\n")
+    assert told(tmp_path / "page.csv")["record"] == "page.json: numbers of cryolithe compare"
+    for ending, sign in ((".run", "state.safetensors"), (".work", "journal.jsonl")):
+        folder = tmp_path / f"page{ending}"
+        folder.mkdir()
+        assert "holds no tilt series" in refusal_of(info(folder))
+        (folder / sign).touch()
+        assert told(folder)["content"] == [sign]
+    (tmp_path / "other.csv").write_text("method,gain\nfbp,0\n")
+    assert "no column 'tilts'" in refusal_of(info(tmp_path / "other.csv"))
+    (tmp_path / "other.png").write_bytes(b"no picture")
+    assert "is no PNG file" in refusal_of(info(tmp_path / "other.png"))
+
+
+def volumes(folder):
+    """Two volumes that differ."""
+    rng = np.random.default_rng(0)
+    return [write_volume(folder / f"{n}.mrc", rng.standard_normal((12, 16, 14)).astype(np.float32)) for n in (1, 2)]
+
+
+def write_volume(path, values):
+    with new_mrc(path, values) as file:
+        file.set_volume()
+        file.voxel_size = 10.0
+    return path

@@ -401,6 +401,30 @@ def test_halves_of_whole_numbers_are_compared_as_densities(tmp_path, kind):
     np.testing.assert_array_equal(found["given"], found["float"])
 
 
+@pytest.mark.slow
+def test_a_constant_of_doubles_changes_no_number(tmp_path):
+    shape, found = (24, 40, 36), []
+    values = [0.1 * (signal(shape, 1) + 2 * noise(shape, n)).astype(np.float64) for n in (1, 2)]
+    for name, constant in (("low", 0.0), ("high", 1e6)):
+        halves = [tmp_path / f"{name}{n}.tif" for n in (1, 2)]
+        for path, half in zip(halves, values, strict=True):
+            tifffile.imwrite(path, half + constant)
+        page = tmp_path / f"{name}.html"
+        words = ("--half1", halves[0], "--half2", halves[1], "--tilt-range", 60, "--methods", "fbp,n2n-general")
+        good("compare", *words, "-o", page)
+        found.append(numbers(page))
+    assert any("1e+06 is taken off all voxels of high1.tif" in note for note in found[1]["notes"])
+    first, second = ([plain_numbers(one) for one in made["comparison"]["methods"]] for made in found)
+    assert len(first) == 2
+    for one, other in zip(first, second, strict=True):
+        assert one == pytest.approx(other, rel=1e-3, abs=1e-5)
+
+
+def plain_numbers(method):
+    """What is told of a method, without the time that it took."""
+    return {key: value for key, value in method.items() if isinstance(value, float) and key != "seconds"}
+
+
 def test_models_of_one_name_are_told_apart_wherever_they_are_shown(tiny, tmp_path):
     page, paths = tmp_path / "page.html", [tmp_path / run / "net.safetensors" for run in ("run1", "run2")]
     for number, path in enumerate(paths):

@@ -9,7 +9,7 @@ import shutil
 import numpy as np
 import pytest
 import tifffile
-from command import call, good
+from command import call, good, refusal_of
 from plain_mrc import new_mrc
 from tiny_series import write_series
 
@@ -333,6 +333,14 @@ def test_every_command_refuses_names_that_lie(words, expected, tmp_path, monkeyp
     before = {path.name for path in tmp_path.iterdir()}
     assert expected in refused(*words)
     assert {path.name for path in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize("command", ["fsc", "evaluate", "denoise"])
+def test_a_folder_without_planes_is_told_to_be_a_folder(command, tmp_path):
+    folder = tmp_path / "dir.mrc"
+    folder.mkdir()
+    words = [folder, folder] if command == "fsc" else [folder]
+    assert f"{folder} is a folder, which is read as the planes of a volume" in refusal_of(call(command, *words))
 
 
 def test_a_compressed_volume_and_tiff_go_through_the_same_door(tmp_path):

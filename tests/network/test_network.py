@@ -12,9 +12,11 @@ import pytest
 import safetensors
 import safetensors.torch
 import torch
+from command import call, refusal_of
 from shared_data import SHARED, needs_shared
 
 from cryolithe.errors import ModelError, SettingsError
+from cryolithe.models import read_summary
 from cryolithe.network import Head, InputWindow, RowSet, RowSetConfig, SliceSet, SliceSetConfig, build_network
 from cryolithe.network.checkpoint import bundled_models, find_model, load_model, save_network
 from cryolithe.network.config import config_from_dict, config_to_dict
@@ -374,8 +376,10 @@ def test_a_truncated_model_is_refused(altered, share):
     path = Path(altered())
     content = path.read_bytes()
     path.write_bytes(content[: int(share * len(content))])
-    with pytest.raises(ModelError, match="is corrupt or not a safetensors file"):
-        load_model(str(path))
+    for refuses in (lambda: load_model(str(path)), lambda: read_summary(path)):
+        with pytest.raises(ModelError, match="is corrupt or not a safetensors file"):
+            refuses()
+    assert "is corrupt or not a safetensors file" in refusal_of(call("models", "info", path))
 
 
 def test_models_that_are_not_there():

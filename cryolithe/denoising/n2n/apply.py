@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -81,7 +82,7 @@ def _write(view: N2nView, denoiser: Denoiser, values: Array, overwrite: bool, wa
     """The result in the form of the first half."""
     watcher.stage("Writing", view.shape[0])
 
-    def plane(z: int) -> Array:
+    def plane(z: int) -> NDArray[Any]:
         watcher.advance(1)
         if not np.isfinite(values[z]).all():
             raise InputError(f"plane {z + 1} of the result is not finite; try --precision fp32")

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,10 +56,9 @@ class Half:
             values = np.stack([self.volume.read(k)[y, x] for k in range(z.start, z.stop)])
         return np.float32(SIGMAS_PER_UNIT) * self.survey.scale.apply(values)
 
-    def levels(self, z: int) -> NDArray[np.float32]:
+    def levels(self, z: int) -> NDArray[Any]:
         """Grey levels of a plane, shape ``(y, x)``; what is not finite is the median."""
-        values = np.asarray(self.volume.read(z), np.float32)
-        return np.where(np.isfinite(values), values, np.float32(self.survey.scale.centre))
+        return self.survey.scale.levels(self.volume.read(z))
 
     @property
     def unit(self) -> float:

@@ -15,6 +15,7 @@ from cryolithe.denoising.job import Item
 from cryolithe.denoising.n2n.halves import MOST_APART, Half, HalfPair, contrast_of, open_half, open_pair
 from cryolithe.denoising.n2n.job import N2nJob
 from cryolithe.denoising.output import Target, choose_target
+from cryolithe.denoising.scale import GreyScale
 from cryolithe.errors import InputError
 from cryolithe.formats.record import source_of
 from cryolithe.formats.volumes.int8 import Int8Scale
@@ -65,20 +66,20 @@ class N2nView:
         total = sum(half.box(place) for half in self.halves)
         return np.asarray(total / np.float32(len(self.halves)), np.float32)
 
-    def undone(self, values: Array) -> Array:
-        """Standardised values in grey levels: mean centre and mean unit of the halves."""
+    def undone(self, values: Array) -> NDArray[Any]:
+        """Standardised values in grey levels: mean centre and mean unit of the halves, in the wider of their types."""
         unit = sum(half.unit for half in self.halves) / len(self.halves)
         centre = sum(half.survey.scale.centre for half in self.halves) / len(self.halves)
-        return np.asarray(values * np.float32(unit) + np.float32(centre), np.float32)
+        return GreyScale(centre, unit, np.result_type(*(half.survey.scale.dtype for half in self.halves))).undo(values)
 
-    def filled(self, z: int) -> tuple[NDArray[np.bool_], Array]:
+    def filled(self, z: int) -> tuple[NDArray[np.bool_], NDArray[Any]]:
         """Where a plane has one value from its edges on in all halves, and the mean of their grey levels."""
         planes = [half.levels(z) for half in self.halves]
         where = np.logical_and.reduce([filled_outside(plane) for plane in planes])
         if self.target.scale and len(set(self.scales)) > 1:  # the result's values of their densities
             own = self.target.scale
             planes = [(s.densities(p) - own.offset) / own.step for s, p in zip(self.scales, planes, strict=True)]
-        return where, np.asarray(sum(planes) / np.float32(len(planes)), np.float32)
+        return where, np.asarray(sum(planes) / np.float32(len(planes)))
 
     def record(self) -> dict[str, Any]:
         """What the record tells of the halves."""

@@ -158,10 +158,9 @@ def _assemble(
     low = _kept_low(run, before, after)
     kept = low.plane if low else after
 
-    def plane(z: int) -> NDArray[np.float32]:
+    def plane(z: int) -> NDArray[Any]:
         watcher.advance(1)
-        original = np.asarray(volume.read(z), dtype=np.float32)
-        original = np.where(np.isfinite(original), original, np.float32(survey.scale.centre))
+        original = survey.scale.levels(volume.read(z))
         if not survey.usable[z]:
             return original
         return np.where(filled_outside(original), original, survey.scale.undo(kept(z)))

@@ -38,7 +38,10 @@ def tiff_files(folder: Path) -> list[Path]:
     """
     found = [path for path in folder.iterdir() if path.suffix.lower() in ENDINGS and path.is_file()]
     if not found:
-        raise InputError(f"{folder} holds no .tif files; expected one for each plane")
+        raise InputError(
+            f"{folder} is a folder, which is read as the planes of a volume, and holds no .tif files; expected one for "
+            "each plane, or the file of a volume"
+        )
     return sorted(found, key=lambda path: natural_key(path.name))
 
 
@@ -127,6 +130,8 @@ def write_tiff(
     options: dict[str, Any] = {"photometric": "minisblack", "contiguous": True}
     if imagej:
         options["metadata"] = {"axes": "ZYX"}
+    elif shape[0] == 1:  # the library's own note of a shape would make a plane a volume of one
+        options["metadata"] = None
     if voxel_size_angstrom:
         per_nm = 10.0 / voxel_size_angstrom
         options["resolution"] = (per_nm, per_nm)
