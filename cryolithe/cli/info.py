@@ -15,12 +15,8 @@ import click
 import numpy as np
 
 from cryolithe.cli.info_arrays import mrc_facts, volume_facts
-<<<<<<< HEAD
-from cryolithe.cli.info_tables import defocus_facts, dose_facts, mdoc_facts, star_facts, tells_defocus
-=======
 from cryolithe.cli.info_outputs import made_facts, page_facts, picture_facts, record_told, run_facts
-from cryolithe.cli.info_tables import defocus_facts, mdoc_facts, star_facts, tells_defocus
->>>>>>> mend32d
+from cryolithe.cli.info_tables import defocus_facts, dose_facts, mdoc_facts, star_facts, tells_defocus
 from cryolithe.cli.plain import plain
 from cryolithe.errors import CryoLitheError, FileFormatError, InputError
 from cryolithe.files.names import exists
@@ -111,8 +107,8 @@ def _folder_facts(path: Path) -> list[Fact]:
     except NoSeriesError:
         if any(file.suffix.lower() in (".tif", ".tiff") for file in path.iterdir()):
             return volume_facts(path)
-        if told := run_facts(path):
-            return told
+        if left := run_facts(path):
+            return left
         raise
     from cryolithe.session.tasks import folder_pairs, folder_problems  # brings torch, which no other kind of file needs
 
