@@ -96,6 +96,11 @@ def prepare_halves(runs: tuple[ResolvedJob, ...], name: str, scratch: Path, watc
     for number, run in enumerate(runs):
         stacks.append(prepare_run(run, scratch / f"{number}.f32"))
         watcher.advance(1)
+    divided = [stack.multiplied is not None for stack in stacks]
+    if len(set(divided)) > 1:  # at the limit, as below
+        runs = tuple(replace(run, preparation=replace(run.preparation, relative=False)) for run in runs)
+        number = divided.index(True)
+        stacks[number] = prepare_run(runs[number], scratch / f"{number}.f32")
     uneven = [stack.slow is not None for stack in stacks]
     if len(set(uneven)) > 1:  # at the limit: what is done to one half is done to the other
         number = uneven.index(False)

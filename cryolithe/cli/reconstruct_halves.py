@@ -88,7 +88,7 @@ def _reconstruct(given: Halves, output: Path, settings: ReconstructSettings) -> 
     """The volumes of the halves, and that of the whole or their average."""
     import torch
 
-    from cryolithe.reconstruction.images.preparation import check_images
+    from cryolithe.reconstruction.images.preparation import check_images, is_divided
     from cryolithe.reconstruction.jobs.job import already_done, resolve, unused_images
     from cryolithe.reconstruction.setup.asked_optics import optics_of_parts, settled_optics
     from cryolithe.reconstruction.setup.looking import evidence_of_parts
@@ -100,6 +100,13 @@ def _reconstruct(given: Halves, output: Path, settings: ReconstructSettings) -> 
     for run in runs:  # both are looked at before the first is worked on for long
         check_images(run.series, run.preparation, str(run.job.tilts))
     pair.check_stacks(given.stacks, given.tilts, settings.pixel_size, unused_images(runs[0].job))
+    if runs[0].preparation.relative:
+        job = job_of((given.tilts or given.stacks[0], given.angles), output, settings, given.reading)
+        whole_run = resolve(job if given.tilts else replace(job, odd=given.stacks[1]))
+        if len({is_divided(run.series, run.preparation) for run in (*runs, whole_run)}) > 1:  # at the limit
+            say("Brightness: the halves and their whole do not all look like counts: the images stay as they are.")
+            settings = settings.model_copy(update={"brightness": "keep"})
+            runs = [replace(run, preparation=replace(run.preparation, relative=False)) for run in runs]
     evidence: Evidence | None = None
     optics = optics_of_parts(runs)
     runs = [settled_optics(replace(run, job=replace(run.job, optics=optics))) for run in runs]

@@ -50,7 +50,8 @@ class GreyScale:
 
     def undo(self, plane: NDArray[np.float32]) -> NDArray[Any]:
         """Back to grey levels, in ``dtype``."""
-        return np.asarray(plane * self.dtype.type(self.unit) + self.dtype.type(self.centre), self.dtype)
+        wide = plane.astype(self.dtype, copy=False)  # NumPy 1 would not widen it for a scalar
+        return np.asarray(wide * self.dtype.type(self.unit) + self.dtype.type(self.centre), self.dtype)
 
 
 @dataclass(frozen=True)

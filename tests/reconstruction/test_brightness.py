@@ -10,7 +10,10 @@ from scipy.ndimage import shift
 from tiny_series import made, voxels, write_series
 
 import cryolithe
+from cryolithe.geometry import TiltGeometry
 from cryolithe.reconstruction.images.brightness import brightness_factors, brightness_of
+from cryolithe.reconstruction.images.preparation import Preparation, check_images, prepare_stack
+from cryolithe.tilts import TiltSeries
 
 TOLD = "Brightness: "
 SHAPE = (32, 64, 64)
@@ -166,3 +169,44 @@ def test_training_sees_what_reconstruction_sees(series):
     assert dim.sigma == pytest.approx(plain.sigma * np.median(left), rel=1e-4)
     seen = dim.apply(relative * left, tilts).numpy()
     np.testing.assert_allclose(seen, plain.apply(relative, tilts).numpy(), atol=1e-3)
+
+
+def test_halves_and_their_whole_are_treated_alike(series, tmp_path):
+    """At the limit one half alone would be divided."""
+    relative, left, angles = series
+    paths = []
+    for name, most in (("ts_EVN", 2.1), ("ts_ODD", 1.9)):
+        light = np.ones_like(left)
+        light[7] = most
+        images = np.random.default_rng(int(10 * most)).poisson(relative * light).astype(np.float32)
+        paths.append(write_series(tmp_path, images, angles, name))
+    words = ("--model", "draft", "--thickness", SHAPE[0], "--device", "cpu", "--contrast", "dark")
+    said = made("--even", paths[0][0], "--odd", paths[1][0], paths[0][1], *words)
+    assert said.stdout.count("do not all look like counts") == 1
+    assert TOLD not in said.stderr
+    one = made(*paths[0], *words, "-o", tmp_path / "one.mrc")
+    assert one.stderr.count(TOLD) == 1
+
+
+def test_of_a_longer_exposure_no_outlier_is_told_but_of_a_blocked_one(series, tmp_path):
+    relative, _, angles = series
+    for name, light in (("long", 12), ("blocked", 0.02)):
+        images = np.random.default_rng(2).poisson(
+            relative * np.where(np.arange(len(angles)) == 9, light, 1)[:, None, None]
+        )
+        words = ("--model", "draft", "--thickness", SHAPE[0], "--device", "cpu", "--contrast", "dark")
+        said = made(
+            *write_series(tmp_path, images.astype(np.float32), angles, name), *words, "-o", tmp_path / f"{name}_rec.mrc"
+        )
+        assert said.stderr.count(TOLD) == 1
+        assert ("image 10 (" in said.stderr) == (name == "blocked")
+
+
+def test_checking_and_preparing_see_the_same_light():
+    """Where a border is too wide to be replaced, an image's light is not known."""
+    images = counted(np.where(np.arange(41) == 20, 400.0, 20.0))
+    images[:20, :, :23] = 0
+    how = Preparation(relative=True)
+    checked = TiltSeries(images, TiltGeometry(tuple(ANGLES), images.shape[1:]), 10.0)
+    assert prepare_stack(checked, how, None).multiplied is None
+    assert any("image 21 (" in note for note in check_images(checked, how, "stack"))

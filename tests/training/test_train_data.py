@@ -63,13 +63,17 @@ def tiny_pair(seed=0, shape=(16, 40, 24), sign=1.0, noise=1.0):
     return Pair((even + odd) / 2, 3 - 0.1 * specimen.density, ANGLES, 10.0, extras)
 
 
-def test_images_are_scaled_as_reconstruction_scales_them(tmp_path):
+@pytest.mark.parametrize("falling", [0.0, 1.0])
+def test_images_are_scaled_as_reconstruction_scales_them(falling, tmp_path):
+    """Also counts of a slab that lets less through where it is tilted."""
     pair = tiny_pair()
-    images = pair.images.copy()
+    light = np.exp(-falling * (1 / np.cos(np.radians(ANGLES)) - 1)).astype(np.float32)
+    images = pair.images * light[:, None, None]
     images[2, 5, 7] = 9000.0  # a hot pixel
-    scale = measure_scale(images, "test")
+    scale = measure_scale(images, "test", ANGLES)
+    assert bool((scale.factor != 1).any()) == (light.min() < 0.5)
     geometry = TiltGeometry(ANGLES, images.shape[1:])
-    how = Preparation(clip_defects=True)
+    how = Preparation(clip_defects=True, relative=True)
     prepared = prepare_stack(TiltSeries(images, geometry, 10.0), how, tmp_path / "stack")
     rows = prepared.read_rows(0, images.shape[1]).clamp(-prepared.clip_level, prepared.clip_level) / -prepared.sigma
     found = scale.apply(images, np.arange(len(ANGLES)))

@@ -28,9 +28,9 @@ from cryolithe.artefacts.borders import EVEN_COUNTS_PX, LEAST_EVEN, even_share
 # of correlation with the truth; but six real series of ribosomes, whose electrons fall to 0.6 (their noise says so),
 # lose .001 to .003 of FSC: noise is all of them, and weighs less as it was counted.
 LEAST_SPREAD = 2.0
-# Most that pixels lack to zero, in the sum of all: counts that splines interpolated .04 at 0.7 electrons a pixel, .01
+# Most that pixels lack to zero, in the sum of all: counts that splines interpolated .1 at 0.4 electrons a pixel, .01
 # at 2, images of zero mean as much as they have above.
-MOST_LACKING = 0.1
+MOST_LACKING = 0.25
 # Largest deviation of the means of an eighth of the sides, in the image's mean: ice lets electrons through everywhere,
 # a body in a dark field is surrounded by nothing.
 MOST_UNEVEN, _PARTS = 0.4, 8

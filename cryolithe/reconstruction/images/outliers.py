@@ -73,7 +73,7 @@ def outlier_notes(
     angles_deg: Sequence[float],
     numbers: Sequence[int],
     clipped: bool,
-    relative: bool = False,
+    factors: Sequence[float] = (),
 ) -> tuple[str, ...]:
     """What to tell of a series.
 
@@ -82,12 +82,16 @@ def outlier_notes(
         angles_deg: of each image, by which it has neighbours.
         numbers: of each image in its stack, from 1.
         clipped: whether pixels that can only be defects are clipped.
-        relative: whether images were divided by their means: one of a longer exposure has less noise, and is good.
+        factors: by which images were brought to one brightness; none where they were not. One that was brighter has
+            less noise, and is good; one that was darker is told as it was.
     """
     notes = []
     times = _times(looks, angles_deg)
     far = {number: one for number, one in zip(numbers, times, strict=True) if one is not None}
-    far = {number: one for number, one in far.items() if one > 1 or not relative}
+    if factors:
+        scaled = _times([one.times(factor) for one, factor in zip(looks, factors, strict=True)], angles_deg)
+        noisy = {number: one for number, one in zip(numbers, scaled, strict=True) if one is not None and one > 1}
+        far = {number: one for number, one in far.items() if one < 1} | noisy
     if far:
         told = [f"{number} ({one:.3g} times)" for number, one in sorted(far.items())]
         more = f", ... ({len(told)} of {len(looks)})" if len(told) > _MOST_TOLD else ""

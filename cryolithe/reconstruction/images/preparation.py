@@ -184,6 +184,17 @@ def prepare_stack(
     return replace(changed(stack, lambda image, number: without_slow(image, slow[number])), slow=part)
 
 
+def is_divided(series: TiltSeries, how: Preparation) -> bool:
+    """Whether `prepare_stack` would divide the images of a series by their means."""
+    if not how.relative:
+        return False
+    found = []
+    for number in range(series.geometry.tilts):
+        found.append(brightness_of(without_border(finite_image(series.image(number)))))
+        release_pages(series.images)
+    return brightness_factors(found, series.geometry.angles_deg) is not None
+
+
 def prepare_image(series: TiltSeries, how: Preparation, number: int) -> NDArray[np.float32]:
     """One image of a series as it is prepared by itself, shape ``(y, x)``, its mean removed."""
     image = _prepared(without_border(finite_image(series.image(number))), how, number, None)
@@ -318,7 +329,7 @@ def check_images(series: TiltSeries, how: Preparation, name: str, workers: int =
         constant = bool(image.size) and bool(image.max() == image.min())
         seen = None
         if image.size and not constant:
-            seen = _look_at(finite_image(whole))
+            seen = _look_at(finite_image(whole), how.relative)
         release_pages(series.images)
         return bad, image.size == 0, constant, seen
 
@@ -355,11 +366,9 @@ def check_images(series: TiltSeries, how: Preparation, name: str, workers: int =
             f"leave {'it' if len(constant) == 1 else 'them'} out: --exclude {','.join(map(str, constant))}"
         )
     looks = [seen.looks for seen in found.values()]
-    light = [seen.brightness if how.relative else None for seen in found.values()]
-    factors = brightness_factors(light, series.geometry.angles_deg)
-    if factors is not None:
-        looks = [one.times(factor) for one, factor in zip(looks, factors.tolist(), strict=True)]
-    outliers = outlier_notes(looks, series.geometry.angles_deg, series.numbers, how.clip_defects, factors is not None)
+    light = brightness_factors([seen.brightness for seen in found.values()], series.geometry.angles_deg)
+    factors = () if light is None else tuple(light.tolist())
+    outliers = outlier_notes(looks, series.geometry.angles_deg, series.numbers, how.clip_defects, factors)
     return (*_border_notes(found), *outliers)
 
 
@@ -372,11 +381,14 @@ class _Seen(NamedTuple):
     brightness: Brightness | None
 
 
-def _look_at(image: NDArray[np.float32]) -> _Seen:
+def _look_at(image: NDArray[np.float32], relative: bool) -> _Seen:
     border, wide = find_border(image), find_wide_border(image)
     widest = wide or border
     data = filled_border(image, widest) if widest else image
-    return _Seen(border.share if border else 0.0, wide.share if wide else 0.0, looks_of(data), brightness_of(data))
+    # A wide border is left in the image that is reconstructed.
+    prepared = data if wide is None else filled_border(image, border) if border else image
+    light = brightness_of(prepared) if relative else None
+    return _Seen(border.share if border else 0.0, wide.share if wide else 0.0, looks_of(data), light)
 
 
 def _border_notes(found: dict[int, _Seen]) -> list[str]:
