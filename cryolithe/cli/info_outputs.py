@@ -15,6 +15,7 @@ from cryolithe.formats.facts import Fact
 from cryolithe.formats.files import read_text, unreadable
 
 _PNG = b"\x89PNG\r\n\x1a\n"
+_PNG_HEAD_BYTES = 24  # signature, and the first chunk up to width and height
 _MOST_PAGE_BYTES = 500_000_000  # pictures are within
 _MOST_RECORD_BYTES = 50_000_000
 _TITLE = re.compile(r"<title>([^<]*)</title>", re.IGNORECASE)
@@ -34,10 +35,15 @@ def picture_facts(path: Path) -> list[Fact]:
     """
     try:
         with path.open("rb") as stream:
-            head = stream.read(24)
+            head = stream.read(_PNG_HEAD_BYTES)
     except OSError as error:
         raise unreadable(path, error) from error
-    if not head.startswith(_PNG) or len(head) < 24:
+    if len(head) < _PNG_HEAD_BYTES and _PNG.startswith(head[: len(_PNG)]):
+        raise FileFormatError(
+            f"{path} ends after {len(head)} bytes; expected at least the {_PNG_HEAD_BYTES} with the size of a PNG "
+            "picture; make or copy it again"
+        )
+    if not head.startswith(_PNG):
         raise FileFormatError(f"{path} is no PNG file, which its name says; expected its first 8 bytes; is it damaged?")
     width, height = struct.unpack(">II", head[16:24])
     return [

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cryolithe.errors import FileFormatError, InputError
 from cryolithe.formats.alignment.bends_told import relion_local_fact, relion_series_facts
-from cryolithe.formats.alignment.tomogram_star import MOVIE, find_named
+from cryolithe.formats.alignment.tomogram_star import MOVIE, find_image, find_named
 from cryolithe.formats.alignment.warp import warp_facts
 from cryolithe.formats.facts import Fact, range_fact
 from cryolithe.formats.files import finite_numbers, read_text
@@ -135,7 +135,7 @@ def _tomogram_facts(table: StarTable) -> list[Fact]:
 def _series_facts(table: StarTable) -> list[Fact]:
     images = table.text(_IMAGE)
     stacks = sorted({image.partition("@")[2] for image in images if "@" in image})
-    missing = [image for image in (stacks or images) if find_named(table.path, image) is None]
+    missing = [image for image in stacks or images if (find_named if stacks else find_image)(table.path, image) is None]
     column = next(column for column in _ANGLES if column in table)
     angles = table.numbers(column).tolist()
     if not angles:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from datetime import datetime, timedelta
+from pathlib import Path
 
 import pytest
 from tiny_series import ANGLES, made, refused, write_series
 
+from cryolithe.formats.microscope.dose_sums import counted_anew, repeated
 from cryolithe.formats.microscope.doses import read_exposures
 
 N, FIRST = len(ANGLES), 6  # images, and those of the first session
@@ -135,12 +137,35 @@ def test_neighbours_tell_when_an_image_was_taken_where_they_can(tmp_path):
         assert f"Warning: ts.mrc.mdoc has no ZValue {place}, and nothing tells when" in notes
 
 
-@pytest.mark.parametrize("start", [1, 50, 10**9])
+@pytest.mark.parametrize("start", [1, N // 2, N, 50, 10**9])
 def test_files_may_count_from_elsewhere(start, tmp_path):
     """From 1, or in a file of several series: what was not of this series is not counted."""
     doses, notes, _ = told(mdoc(tmp_path, [3.0] * N, turns=list(range(N)), start=start))
     assert doses == [3.0 * n for n in range(N)]
+    assert "Warning" in notes
     assert "are not counted" in notes
+
+
+def test_a_wrong_value_is_no_session():
+    """The image after it counts what was spent before it."""
+    times = [f"28-Nov-2026 14:0{n}:00" for n in range(6)]
+    path, own = Path("ts.mrc.mdoc"), [3.0] * 6
+    assert counted_anew(path, [0, 0, 6, 9, 12, 15], own, times) is None
+    assert "falls from 6 to 0" in counted_anew(path, [0, 3, 6, 0, 12, 15], own, times).problem
+    for prior in ([0, 0, 3, 6, 9, 12], [0, 3, 6, 0, 3, 6], [0, 3, 6, 9, 12, 0]):
+        assert counted_anew(path, prior, own, times).doses == (0, 3, 6, 9, 12, 15)
+
+
+def test_a_wrong_value_is_no_session_by_the_command(tmp_path):
+    stack, angles = write_series(tmp_path)
+    prior = [0.0, 0.0, *(3.0 * n for n in range(2, N))]
+    mdoc(tmp_path, [3.0] * N, prior, turns=list(range(N)))
+    assert "begins anew" not in made(stack, angles, *WEIGHED).stderr
+    assert weighed(tmp_path) == prior
+
+
+def test_tilts_that_were_taken_again_are_told_as_a_cause():
+    assert "or tilts were taken again" in repeated(Path("ts.mdoc"), "Dose", [0.0, 3, 3, 6, 6, 9])
 
 
 @pytest.mark.parametrize("program", ["relion", "warp", "tomostar"])

@@ -13,7 +13,7 @@ from projects import PIXEL, VOLUME, make_project, write_imod, write_relion
 from tiny_series import made, voxels
 
 from cryolithe.formats import write_stack
-from cryolithe.formats.alignment.tomogram_star import find_named
+from cryolithe.formats.alignment.tomogram_star import find_image, find_named
 
 FBP = ("--method", "fbp", "--contrast", "bright", "--thickness", VOLUME[0])
 AWAY = ["/data/lab/user/{}", "../elsewhere/{}", "C:\\data\\{}"]
@@ -99,10 +99,37 @@ def test_the_longest_end_of_a_path_is_taken_and_no_name_alone(tmp_path):
         (tmp_path / folder).mkdir(parents=True, exist_ok=True)
         (tmp_path / folder / "i.mrc").touch()
     table = tmp_path / "t.star"
-    assert find_named(table, "/gone/a/b/i.mrc") == tmp_path / "a/b/i.mrc"
-    assert find_named(table, "/gone/c/b/i.mrc") == tmp_path / "b/i.mrc"
-    assert find_named(table, "/gone/i.mrc") is None
-    assert find_named(table, "gone/b/i.mrc") is None
+    assert find_image(table, "/gone/a/b/i.mrc") == tmp_path / "a/b/i.mrc"
+    assert find_image(table, "/gone/c/b/i.mrc") == tmp_path / "b/i.mrc"
+    assert find_image(table, "/gone/i.mrc") is None
+    assert find_image(table, "gone/b/i.mrc") is None
+    assert find_named(table, "/gone/a/b/i.mrc") is None
+
+
+def test_tables_of_another_project_are_not_taken_for_this_ones(tmp_path):
+    project = make_project(tmp_path / "raw")
+    tomograms, series = write_relion(project)
+    name = "Tomograms/job009/tilt_series/ts.star"
+    (project.folder / name).parent.mkdir(parents=True)
+    series.rename(project.folder / name)
+    series.parent.rmdir()
+    text = tomograms.read_text().replace("Tomograms/job009/tilt_series/other.star", name)
+    tomograms.write_text(text.replace("other ", "ts2 ").replace(name, f"/gone/otherproject/{name}"))
+    told = refusal_of(call("reconstruct", project.stack, "--star", tomograms, *FBP, "-o", tmp_path / "v.mrc"))
+    assert f"names /gone/otherproject/{name}, which is not there" in told
+    assert (
+        json.loads(good("info", tomograms, "--json").stdout)[0]["missing_files"] == [f"/gone/otherproject/{name}"] * 2
+    )
+
+
+def test_images_that_were_moved_are_told_where_the_first_is_there(tmp_path):
+    project = make_project(tmp_path / "raw")
+    table = of_relion(project)
+    table.write_text(table.read_text().replace("MotionCorr/ts_03", "/gone/MotionCorr/ts_03"))
+    table.write_text(table.read_text().replace("MotionCorr/ts_05", "/gone/MotionCorr/ts_05"))
+    said = " ".join(made(table, *FBP, "-o", tmp_path / "v.mrc").stderr.split())
+    assert "/gone/MotionCorr/ts_03.mrc of ts.star is not there; " in said
+    assert f"is taken, as for 2 of {len(voxels(project.stack))} images in all" in said
 
 
 def test_single_images_that_are_tiff_files_are_refused_with_what_to_do(tmp_path):

@@ -281,6 +281,9 @@ def test_what_commands_leave_beside_a_result(tmp_path):
     assert "no column 'tilts'" in refusal_of(info(tmp_path / "other.csv"))
     (tmp_path / "other.png").write_bytes(b"no picture")
     assert "is no PNG file" in refusal_of(info(tmp_path / "other.png"))
+    for count in (4, 8, 23):
+        (tmp_path / "cut.png").write_bytes((b"\x89PNG\r\n\x1a\n" + bytes(16))[:count])
+        assert f"cut.png ends after {count} bytes; expected at least the 24" in refusal_of(info(tmp_path / "cut.png"))
 
 
 def volumes(folder):

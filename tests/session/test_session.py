@@ -334,7 +334,8 @@ def test_a_series_of_single_images_is_that_of_their_stack(tmp_path):
     assert f"{image} holds 1 x {SHAPE[0]} x {SHAPE[1] - 2} pixels (images, y, x), expected 1 x" in refused.stderr
     image.unlink()
     refused = run(series, *flags, "-o", tmp_path / "other.mrc")
-    assert refused.stderr == f"Error: {series} names the image Motion/2.mrc, which is not there\n"
+    missing = f"Error: {series} names the image Motion/2.mrc, which is not there; give the table where it lies in its"
+    assert refused.stderr == f"{missing} project, or mend the paths in a copy of it\n"
     stacked = run(tmp_path / "Tilts" / "TS_1.star", *flags, "-o", tmp_path / "other.mrc")
     assert "names images of the stack Tilts/TS_1.mrc; give that stack, and --star" in stacked.stderr
 

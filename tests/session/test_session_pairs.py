@@ -180,6 +180,30 @@ def two_programs(folder):
     write_imod(make_project(folder))
 
 
+def tilt_com_of_raw(folder, takes="ts.mrc"):
+    """A tilt.com of this very stack, or of another that names its angles, beside the files of AreTomo."""
+    project = make_project(folder)
+    write_imod(project, (f"InputProjections {takes}",))
+    (folder / "ts.xf").unlink()
+    (folder / "newst.com").unlink()
+    write_aretomo(project)
+
+
+def test_a_tilt_com_that_names_angles_alone_gives_way_to_other_programs(tmp_path):
+    tilt_com_of_raw(tmp_path / "s", "coarse_ali.mrc")
+    found = read_session_folder(tmp_path / "s")
+    assert [(list(entry.settings), entry.problem) for entry in found.entries] == [(["aln"], "")]
+    told = (
+        "tilt.com is not used: it brings no transforms of ts.mrc, takes in coarse_ali.mrc; ts.aln (AreTomo) aligns it"
+    )
+    assert told in " ".join(found.passed_over)
+    assert told in " ".join(run(tmp_path / "s", *FBP, "--dry-run").output.split())
+    (tmp_path / "s" / "ts.aln").unlink()
+    found = read_session_folder(tmp_path / "s")
+    assert [list(entry.settings) for entry in found.entries] == [["tilt_com"]]
+    assert not found.passed_over
+
+
 def two_transforms(folder):
     transforms(folder)
     (folder / "ts_st.xf").write_bytes((folder / "ts.xf").read_bytes())
@@ -208,6 +232,7 @@ def no_transform_file(folder):
     ("layout", "says"),
     [
         (two_programs, "newst.com (IMOD) and ts.aln (AreTomo) beside it are alignments of different programs"),
+        (tilt_com_of_raw, "move all but one away, or use a CSV list with the columns tilts,aln"),
         (two_transforms, "ts.xf and ts_st.xf could both align ts.mrc"),
         (rows_of_another, "is for a stack of 23 images but holds 18 aligned and 2 dark ones"),
         (angles_of_another, "but ts.mrc.mdoc says -30° to 27°, in other steps"),

@@ -144,6 +144,8 @@ class AlignmentFormat:
             each kind that proves a stack to be raw.
         passed_over: files of this format beside a stack of a session's folder that may be of any series there, and are
             not taken for this one's, each with a line that says why. Raises InputError as ``pair`` does.
+        gives_way: those that ``pair`` takes if no other program's files align the stack, each with a line that says
+            why they are passed over else; empty where they stand against others. Raises InputError as ``pair`` does.
         rows: of those files that tell of other series, too, what they tell of this one: that alone decides the result.
             Raises InputError as ``further`` does.
         any_sign: whether its angles may be the microscope's or their negatives.
@@ -159,6 +161,7 @@ class AlignmentFormat:
     centre: Centre = "imod"
     pair: Callable[[Beside], dict[str, Path]] | None = None
     passed_over: Callable[[Beside], dict[Path, str]] = _none_passed
+    gives_way: Callable[[Beside], dict[Path, str]] = _none_passed
     rows: Callable[[Named], dict[Path, str]] = _whole
     any_sign: bool = False
     takes_angles: bool = False

@@ -15,7 +15,7 @@ from cryolithe.formats.alignment.bends_relion import COEFFICIENTS, HEIGHT, KIND,
 from cryolithe.formats.alignment.bends_x_tilt import X_TILT, read_x_tilts_deg
 from cryolithe.formats.alignment.imod import TiltCommand, read_tilts_deg
 from cryolithe.formats.alignment.relion_listing import listed_near
-from cryolithe.formats.alignment.tomogram_star import find_named
+from cryolithe.formats.alignment.tomogram_star import find_image, find_named
 from cryolithe.formats.facts import Fact, local_fact
 from cryolithe.formats.reading import Reading
 from cryolithe.formats.stacks.mrc import read_mrc
@@ -123,7 +123,8 @@ def _images(path: Path) -> StarTable | None:
 def _image_shape(table: StarTable) -> tuple[int, int] | None:
     """Pixels ``(y, x)`` of the images, as the first file that is there has them."""
     for name in table.text(_IMAGE)[:1]:
-        found = find_named(table.path, name.partition("@")[2] or name)
+        stack = name.partition("@")[2]
+        found = find_named(table.path, stack) if stack else find_image(table.path, name)
         if found is None:
             return None
         try:

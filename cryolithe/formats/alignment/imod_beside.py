@@ -85,6 +85,23 @@ def passed_over(beside: Beside) -> dict[Path, str]:
     return told
 
 
+def gives_way(beside: Beside) -> dict[Path, str]:
+    """A tilt.com that alone stands for the alignment of a raw stack by other files than its input, and why it is none.
+
+    Other programs' files, which do align the stack, are taken where they lie there: it may be left of another attempt.
+
+    Raises:
+        InputError: if it is not clear which files are the stack's own.
+    """
+    chosen = _chosen(beside)
+    tilt = chosen.tilt
+    if beside.aligned or tilt is None or chosen.newst or beside.files.get("xf") or chosen.ranks[tilt] == _SURE:
+        return {}
+    command = _tilt(beside, tilt)
+    takes = f", takes in {printable(last_name(command.input_name))[:100]}" if command and command.input_name else ""
+    return {tilt: f"{tilt.name} is not used: it brings no transforms of {beside.tilts.name}{takes}"}
+
+
 def _why_not(beside: Beside, path: Path, option: str) -> str:
     """Why a command file is of no stack here."""
     command: NewstCommand | TiltCommand

@@ -26,7 +26,7 @@ from cryolithe.formats.alignment.imod import (
     read_xf,
 )
 from cryolithe.formats.alignment.imod_angles import OF_TILT_COMMAND, angle_notes, angles_of_project
-from cryolithe.formats.alignment.imod_beside import last_name, of_series, passed_over, project_beside
+from cryolithe.formats.alignment.imod_beside import gives_way, last_name, of_series, passed_over, project_beside
 from cryolithe.formats.alignment.imod_field import in_the_middle, part_notes, same_field, shape_by_tilt, turned
 from cryolithe.formats.alignment.imod_stacks import check_stack
 from cryolithe.formats.facts import Fact
@@ -361,5 +361,6 @@ IMOD = AlignmentFormat(
     describe={".xf": _xf_facts, ".com": _command_facts},
     pair=project_beside,
     passed_over=passed_over,
+    gives_way=gives_way,
     takes_angles=True,
 )

@@ -44,24 +44,36 @@ def pair(tilts: Path, aligned: bool, alone: bool, reading: Reading) -> Paired:
     found = files_beside(tilts)
     chosen: dict[str, dict[str, Path]] = {}
     passed_over: dict[Path, str] = {}
+    weak: dict[str, dict[Path, str]] = {}
     for made in FORMATS:
         files = {file.option: found[file.option] for file in made.files if file.option in found}
         try:
             beside = Beside(tilts, aligned, alone, files, reading)
             own = (made.pair or _proofs)(beside) if files else {}
             passed_over |= made.passed_over(beside) if files else {}
+            weak |= {made.program: made.gives_way(beside)} if own else {}
         except InputError as error:
             return Paired(problem=f"{tilts}: {error}")
         if own:
             chosen[made.program] = own
+    strong = {program: own for program, own in chosen.items() if not weak[program]}
+    if strong and len(strong) < len(chosen):
+        taken = " and ".join(_first(own, program) for program, own in strong.items())
+        passed_over |= {path: f"{why}; {taken} aligns it" for lines in weak.values() for path, why in lines.items()}
+        chosen = strong
     if len(chosen) > 1:
-        names = " and ".join(f"{next(iter(own.values())).name} ({program})" for program, own in chosen.items())
-        columns = " or ".join(alignment_files()[next(iter(own))].columns for own in chosen.values())
+        names = " and ".join(_first(own, program) for program, own in chosen.items())
+        known = alignment_files()
+        columns = " or ".join(filter(None, (known[next(iter(own))].columns for own in chosen.values())))
         return Paired(
             problem=f"{tilts}: {names} beside it are alignments of different programs; move all but one away, or use a "
             f"CSV list with the columns {columns}"
         )
     return Paired(next(iter(chosen.values()), {}), passed_over=passed_over)
+
+
+def _first(own: dict[str, Path], program: str) -> str:
+    return f"{next(iter(own.values())).name} ({program})"
 
 
 def _proofs(beside: Beside) -> dict[str, Path]:

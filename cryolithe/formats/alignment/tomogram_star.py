@@ -183,7 +183,7 @@ def _image_files(path: Path, column: str, reading: Reading) -> tuple[Path, ...]:
         raise InputError(f"{path} names images of the stack {stack}; give that stack, and --star {path}")
     found = []
     for name in names:
-        file = find_named(path, name)
+        file = find_image(path, name)
         if file is None:
             raise InputError(
                 f"{path} names the image {printable(name)[:100]}, which is not there; give the table where "
@@ -196,21 +196,38 @@ def _image_files(path: Path, column: str, reading: Reading) -> tuple[Path, ...]:
 def find_named(star: Path, name: str) -> Path | None:
     """A file that a table of RELION names, or None if it is nowhere.
 
-    Its paths start at the project's folder: they are looked for from the table's folder upwards, then from here. Of
-    whole paths in a project that was moved, the longest end of several names that is there is taken. A job's folder
-    that was copied out of its project has them in ``tilt_series`` beside the table. Warp writes tables on Windows,
-    whose paths have backslashes.
+    Its paths start at the project's folder: they are looked for from the table's folder upwards, then from here. A
+    job's folder that was copied out of its project has them in ``tilt_series`` beside the table. Warp writes tables on
+    Windows, whose paths have backslashes.
 
     Args:
         star: the table.
         name: as it stands there.
     """
     for spelt in dict.fromkeys((name, name.replace("\\", "/"))):
-        above = (folder / end for end in (spelt, *_moved_ends(spelt)) for folder in (*star.resolve().parents, Path()))
+        above = (folder / spelt for folder in (*star.resolve().parents, Path()))
         found = next((p for p in (*above, star.parent / "tilt_series" / Path(spelt).name) if is_file(p)), None)
         if found is not None:
             return found
     return None
+
+
+def find_image(star: Path, name: str) -> Path | None:
+    """A file of one image that a table of RELION names, as `find_named`, or None if it is nowhere.
+
+    Of whole paths in a project that was moved, the longest end of several names that is there is taken, which
+    `moved_images` tells. Tables and stacks are not looked for so: every project has a ``Tomograms/job009``.
+
+    Args:
+        star: the table.
+        name: as it stands there.
+    """
+    return find_named(star, name) or _by_end(star, name)
+
+
+def _by_end(star: Path, name: str) -> Path | None:
+    ends = _moved_ends(name.replace("\\", "/"))
+    return next((p for end in ends for folder in (*star.resolve().parents, Path()) if is_file(p := folder / end)), None)
 
 
 def _moved_ends(name: str) -> Iterator[str]:
@@ -222,11 +239,15 @@ def _moved_ends(name: str) -> Iterator[str]:
 
 def moved_images(table: StarTable) -> str:
     """A note where a table names whole paths of images that are not there, but in the project that it lies in."""
-    name = next(iter(table.text(IMAGE)), "") if IMAGE in table else ""
-    found = find_named(table.path, name) if _WHOLE_PATH.match(name.replace("\\", "/")) and "@" not in name else None
-    if found is None or is_file(Path(name)):
+    names = [name for name in (table.text(IMAGE) if IMAGE in table else []) if "@" not in name]
+    away = [name for name in names if find_named(table.path, name) is None]
+    found = {name: file for name in away if (file := _by_end(table.path, name)) is not None}
+    if not found:
         return ""
-    return f"{printable(name)[:100]} of {table.path.name} is not there; {found} is taken, and so are the other images"
+    name, file = next(iter(found.items()))
+    whole = len(found) == len(names)
+    others = ", and so are the other images" if whole else f", as for {len(found)} of {len(names)} images in all"
+    return f"{printable(name)[:100]} of {table.path.name} is not there; {file} is taken{others}"
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,8 @@ def repeated(path: Path, name: str, doses: Sequence[float]) -> str:
         return ""
     return (
         f"{path}: {name} is the same before several images ({twice} of {len(doses)} repeat another's), though each was "
-        "exposed; if it was counted anew in a second session, add what was spent before, or give doses with --dose"
+        "exposed; if it was counted anew in a second session, or tilts were taken again, add what was spent before, or "
+        "give doses with --dose"
     )
 
 
@@ -69,12 +70,14 @@ def counted_anew(path: Path, before: Sequence[float], own: Sequence[float], text
     falls = [
         (a, b)
         for a, b in pairwise(turns)
-        if before[b] < before[a] - _ROUNDING or (before[a] == before[b] == 0 and a < len(own) and own[a])
+        if before[b] < before[a] - _ROUNDING
+        or (before[a] == before[b] == 0 and a < len(own) and own[a] and not _goes_on(before, own, turns, (a, b)))
     ]
     if not falls:
         return None
     exposed = len(own) == len(before) and all(own)
-    if not exposed or len(set(times)) != len(times) or any(before[b] >= own[a] / 2 for a, b in falls):
+    anew = exposed and not any(before[b] >= own[a] / 2 or _goes_on(before, own, turns, (a, b)) for a, b in falls)
+    if not anew or len(set(times)) != len(times):
         first, second = falls[0]
         return Sums(
             problem=f"{path}: PriorRecordDose falls from {before[first]:g} to {before[second]:g} e/Å² as time goes on "
@@ -95,7 +98,26 @@ def counted_anew(path: Path, before: Sequence[float], own: Sequence[float], text
     return Sums(tuple(sums), (told,))
 
 
-def summed_up(path: Path, own: Sequence[float], texts: Sequence[str], places: Sequence[int]) -> Sums:
+def _goes_on(before: Sequence[float], own: Sequence[float], turns: Sequence[int], fall: tuple[int, int]) -> bool:
+    """Whether the image after a fall counts what was spent before it: then one value is wrong, and no session began.
+
+    Args:
+        before: PriorRecordDose of each image, e/Å².
+        own: ExposureDose of each image, e/Å².
+        turns: images in the order of time.
+        fall: the image before the fall and that after it.
+    """
+    last, first = fall
+    turn = turns.index(first) + 1
+    if turn == len(turns):
+        return False
+    following, anew = before[turns[turn]], before[first] + own[first]
+    return abs(following - (before[last] + own[last] + own[first])) < abs(following - anew)
+
+
+def summed_up(
+    path: Path, own: Sequence[float], texts: Sequence[str], places: Sequence[int], angles_deg: Sequence[float]
+) -> Sums:
     """The sums of ExposureDose in the order of DateTime; no doses where these are not told, or not in full.
 
     Args:
@@ -103,12 +125,14 @@ def summed_up(path: Path, own: Sequence[float], texts: Sequence[str], places: Se
         own: ExposureDose of each image, e/Å².
         texts: DateTime of each image.
         places: ZValue of each image.
+        angles_deg: TiltAngle of each image.
     """
     doses, times = [dose for dose in own if dose], moments(texts)
     if not places or len(doses) != len(places) or len(set(times)) != len(places):
         return Sums(problem=_why_no_sums(path, own, texts, times))
     turns = sorted(range(len(places)), key=times.__getitem__)
-    gone, unknown = _not_in_file([places[row] for row in turns], [times[row] for row in turns])
+    begun = _begun_before([places[row] for row in turns], [angles_deg[row] for row in turns])
+    gone, unknown = _not_in_file([places[row] for row in turns], [times[row] for row in turns], begun)
     usual, total, sums = median(doses), 0.0, [0.0] * len(places)
     for turn, row in enumerate(turns):
         total += usual * list(gone.values()).count(turn)
@@ -127,7 +151,23 @@ def summed_up(path: Path, own: Sequence[float], texts: Sequence[str], places: Se
     return Sums(tuple(sums), tuple(notes))
 
 
-def _not_in_file(places: Sequence[int], times: Sequence[datetime]) -> tuple[dict[int, int], list[int]]:
+def _begun_before(places: Sequence[int], angles_deg: Sequence[float]) -> bool:
+    """Whether tilts tell that images before the first of a file were of this series: it may count from elsewhere.
+
+    Where tilts go one way, those before the first lie within the range that the others reach on the other side.
+
+    Args:
+        places: ZValue of the images that are there, in the order of time.
+        angles_deg: of these.
+    """
+    steps = [b - a for a, b in pairwise(angles_deg)]
+    if not steps or not (all(step > 0 for step in steps) or all(step < 0 for step in steps)):
+        return False
+    step_deg = (angles_deg[-1] - angles_deg[0]) / max(1, places[-1] - places[0])
+    return abs(angles_deg[0] - places[0] * step_deg) <= max(map(abs, angles_deg)) + abs(step_deg) / 2
+
+
+def _not_in_file(places: Sequence[int], times: Sequence[datetime], begun: bool) -> tuple[dict[int, int], list[int]]:
     """Images that a file lacks: the turn before which each was exposed, by its ZValue; those of which nobody knows it.
 
     Where ZValue rises with time, or falls, it tells all turns. Else two images between which one is missing are those
@@ -136,13 +176,14 @@ def _not_in_file(places: Sequence[int], times: Sequence[datetime]) -> tuple[dict
     Args:
         places: ZValue of the images that are there, in the order of time.
         times: of these.
+        begun: whether images before the first of the file, where ZValue rises, were of this series.
     """
     known, turn = sorted(places), {place: number for number, place in enumerate(places)}
-    # More than there are of others may be of another series.
+    # As many as there are of others, or more, may be of another series.
     missing = list(islice((place for place in range(known[-1]) if place not in turn), len(places) + 1))
     if len(turn) < len(places) or not missing:
         return {}, []
-    if len(missing) > len(places) or (missing == [0] and known[0] == places[0]):  # which may count from 1
+    if len(missing) >= len(places) or (missing == [0] and known[0] == places[0]):  # which may count from 1
         return {}, missing
     in_order = known in (list(places), list(places)[::-1])
     usual = median((b - a).total_seconds() for a, b in pairwise(times))
@@ -151,7 +192,10 @@ def _not_in_file(places: Sequence[int], times: Sequence[datetime]) -> tuple[dict
         following = bisect(known, place)
         around = [turn[other] for other in known[max(0, following - 1) : following + 1]]
         if in_order and len(around) == 1:  # before the first of the file, which is the last in time where it falls
-            gone |= {place: 0} if around == [0] else {}
+            if around == [0] and begun:
+                gone[place] = 0
+            elif around == [0]:
+                unknown.append(place)
         elif in_order or _between(known[following] - known[following - 1], around, times, usual):
             gone[place] = max(around)
         else:

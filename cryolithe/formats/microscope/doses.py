@@ -170,7 +170,7 @@ def _of_mdoc(path: Path, made: MdocText) -> Exposures:
             return _of_sums(path, rows, anew, "PriorRecordDose of all sessions")
         if not (same := repeated(path, "PriorRecordDose", before)):
             return Exposures(rows, before)
-        sums = summed_up(path, own, texts, made.places)
+        sums = summed_up(path, own, texts, made.places, angles)
         if not sums.doses:
             return Exposures(rows, dose_problem=same)
         told = (
@@ -179,7 +179,7 @@ def _of_mdoc(path: Path, made: MdocText) -> Exposures:
         return _of_sums(path, rows, replace(sums, notes=(told, *sums.notes)), "the sum of ExposureDose")
     if problem:
         return Exposures(rows, dose_problem=problem)
-    return _of_sums(path, rows, summed_up(path, own, texts, made.places), "the sum of ExposureDose")
+    return _of_sums(path, rows, summed_up(path, own, texts, made.places, angles), "the sum of ExposureDose")
 
 
 def _of_sums(path: Path, rows: FileRows, sums: Sums, name: str) -> Exposures:
