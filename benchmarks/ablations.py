@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from common import ROOT, Cell, Table, parser, read_arguments, record
-from scenes import UNSEEN
+from parts.scenes import UNSEEN
 
 from cryolithe.geometry import TiltGeometry
 from cryolithe.network import Network

@@ -28,11 +28,11 @@ from typing import Any
 import numpy as np
 import scipy.ndimage
 import torch
-from backbone_targets import targets_table
 from baselines.topaz import find_topaz
 from common import Table, cryolithe_command, parser, read_arguments, record
-from measures import FEWEST_PARTICLES, picking_f1
-from scenes import SCENES, Case, Scene, case_of, diameter_angstrom, placed_molecules, recipe_of
+from parts.backbone_targets import targets_table
+from parts.measures import FEWEST_PARTICLES, picking_f1
+from parts.scenes import SCENES, Case, Scene, case_of, diameter_angstrom, placed_molecules, recipe_of
 
 from cryolithe.denoising.ceiling import score_halves
 from cryolithe.denoising.n2n.bundled import general_weights

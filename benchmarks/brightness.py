@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from common import Cell, Table, record
 from numpy.typing import NDArray
-from scenes import placed_molecules
-from whole_runs import reconstructing, specimen_arguments
+from parts.scenes import placed_molecules
+from parts.whole_runs import reconstructing, specimen_arguments
 
 from cryolithe.fidelity import correlation
 from cryolithe.simulation import make_specimen, project

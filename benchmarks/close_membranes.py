@@ -10,8 +10,8 @@ from __future__ import annotations
 import numpy as np
 from common import Cell, Table, parser, read_arguments, record
 from numpy.typing import NDArray
+from parts.whole_runs import reconstructing
 from scipy.ndimage import gaussian_filter
-from whole_runs import reconstructing
 
 from cryolithe.simulation.imaging import project_field
 from cryolithe.simulation.specimen import add_white_noise

@@ -20,7 +20,7 @@ import scipy.ndimage
 from common import Cell, Table, cryolithe_command, parser, read_arguments, record
 from noise_profile import hidden_pair, recipe_values
 from numpy.typing import NDArray
-from scenes import SCENES, placed_molecules, recipe_of
+from parts.scenes import SCENES, placed_molecules, recipe_of
 
 from cryolithe.formats import read_mrc, write_stack
 from cryolithe.simulation import Molecule, Recipe, SpecimenRecipe, make_specimen, project, simulate_series

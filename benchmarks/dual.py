@@ -31,7 +31,7 @@ from baselines.classical import gaussian
 from baselines.topaz import find_topaz
 from common import ROOT, Table, parser, read_arguments, record
 from numpy.typing import NDArray
-from scenes import PLAIN, SEED, Case, Scene, case_of, placed_molecules
+from parts.scenes import PLAIN, SEED, Case, Scene, case_of, placed_molecules
 from skimage.exposure import match_histograms
 
 from cryolithe.denoising.n2n.network import BACKBONES

@@ -4,7 +4,7 @@ For who has the data; docs/benchmark_on_empiar.md tells how to get them and how 
 method, by the real commands: a volume without every fifth image, which is projected to the images left out; volumes
 of the even and of the odd frames (or images, where there are no frames), which are correlated; and the first volume
 against the entry's own tomogram, where there is one. No measure is proof: see the note below the table.
-With --judges: as three papers judged, with their printed rows beside (judges.py).
+With --judges: as three papers judged, with their printed rows beside (parts/judges.py).
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import judges
 import numpy as np
 from common import (
     METHOD_WORDS,
@@ -34,8 +33,9 @@ from common import (
     read_arguments,
     record,
 )
-from judged_volumes import METHODS, Making, usual_methods
 from numpy.typing import NDArray
+from parts import judges
+from parts.judged_volumes import METHODS, Making, usual_methods
 
 from cryolithe.curation.arrays import binned_planes, kept_tilts, oriented
 from cryolithe.curation.manifest import Manifest, PairEntry, read_manifest

@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from common import Cell, Table, parser, read_arguments, record
 from numpy.typing import NDArray
+from parts.scenes import SCENES, Series, make_case, placed_molecules
 from quality import load_models
-from scenes import SCENES, Series, make_case, placed_molecules
 
 from cryolithe.fidelity import BANDS, best_gaussian, class_fidelity, region_masks
 from cryolithe.machine.device import choose_precision, keep_freed_memory

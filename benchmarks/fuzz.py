@@ -43,7 +43,7 @@ MOST_MB = 300.0
 
 def made_input(name: str, number: int, seeds: list[bytes]) -> bytes:
     """Input of a number: one in five without sense, the others valid files that were damaged."""
-    from mutations import mutated, random_content
+    from fuzzing.mutations import mutated, random_content
 
     random_ = random.Random(f"{name} {number}")
     return random_content(seeds, random_) if number % 5 == 0 else mutated(seeds, random_)
@@ -70,7 +70,7 @@ def attempt(read: Any, path: Path) -> str:
 
 def child(name: str, first: int, stop: int, tell: Callable[[dict[str, Any]], None]) -> None:
     """Feed inputs to one reader and tell what became of them."""
-    from fuzz_parsers import PARSERS
+    from fuzzing.parsers import PARSERS
 
     warnings.simplefilter("ignore")
     chosen = next(one for one in PARSERS if one.name == name)
@@ -233,7 +233,7 @@ def table_of(found: dict[str, dict[str, Any]]) -> Table:
 
 def code() -> str:
     """SHA-256 of all that decides what becomes of an input: a state is of this code alone."""
-    return code_of("fuzz*.py", "mutations.py")
+    return code_of("fuzz.py", "fuzzing/*.py")
 
 
 @dataclass
@@ -288,7 +288,7 @@ def main() -> None:
     options.add_argument("--state", type=Path, help="where to go on from; default: OUTPUT.partial")
     arguments = read_arguments(options)
     warnings.simplefilter("ignore")
-    from fuzz_parsers import PARSERS
+    from fuzzing.parsers import PARSERS
 
     count = 200 if arguments.quick else arguments.inputs
     names = arguments.only.split(",") if arguments.only else [one.name for one in PARSERS]

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from common import Cell, Table, code_of, parser, read_arguments, record
-from killing import Case, forks, kill_until_done, undisturbed
+from parts.killing import Case, forks, kill_until_done, undisturbed
 
 from cryolithe.formats import write_angles_deg, write_stack
 from cryolithe.network import InputWindow, RowSetConfig, build_network
@@ -161,7 +161,7 @@ def earlier(state: Path, cases: list[Case], seed: int) -> int:
 
 def code() -> str:
     """What decides what becomes of a kill."""
-    return code_of("kill*.py")
+    return code_of("kills.py", "parts/killing.py")
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from common import ROOT, Cell, Table, parser, read_arguments, record
-from scenes import UNSEEN
+from parts.scenes import UNSEEN
 
 from cryolithe.known import FACTS, NOTHING
 from cryolithe.network import Network, build_network

@@ -12,7 +12,7 @@ from unittest import mock
 import numpy as np
 from common import Cell, Table, parser, read_arguments, record
 from numpy.typing import NDArray
-from whole_runs import reconstructing
+from parts.whole_runs import reconstructing
 
 from cryolithe.reconstruction.setup import applying
 from cryolithe.simulation.imaging import project_field

@@ -23,8 +23,8 @@ import scipy.ndimage
 import torch
 from common import Cell, Table, parser, read_arguments, record
 from numpy.typing import NDArray
+from parts.scenes import Scene, any_molecules, recipe_of
 from polarity import SPECIMENS, Specimen
-from scenes import Scene, any_molecules, recipe_of
 
 from cryolithe.evaluation.half_images import doubts_of_halves
 from cryolithe.formats.alignment.imod_command import parse_list

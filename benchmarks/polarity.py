@@ -21,7 +21,7 @@ import scipy.ndimage
 import torch
 from common import ROOT, Cell, Table, parser, read_arguments, record
 from numpy.typing import NDArray
-from scenes import Scene, any_molecules, recipe_of
+from parts.scenes import Scene, any_molecules, recipe_of
 
 from cryolithe.errors import InputError
 from cryolithe.formats import read_angles_deg, read_mrc

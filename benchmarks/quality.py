@@ -33,10 +33,10 @@ from baselines.classical import (
 from baselines.n2n import N2nSettings, noise2noise
 from baselines.topaz import Topaz, find_topaz
 from common import Cell, Table, parser, read_arguments, record
-from measures import NAMES, Scores, better_than, lost_cell, means_of, measure, rounded, spread_cell
 from numpy.typing import NDArray
-from scenes import CONDITIONS, SCENES, SEED, Case, Scene, make_case, placed_molecules
-from sheets import draw_sheet
+from parts.measures import NAMES, Scores, better_than, lost_cell, means_of, measure, rounded, spread_cell
+from parts.scenes import CONDITIONS, SCENES, SEED, Case, Scene, make_case, placed_molecules
+from parts.sheets import draw_sheet
 
 from cryolithe.fidelity import BANDS, best_gaussian, mask_fidelity, region_masks
 from cryolithe.machine.device import choose_precision, keep_freed_memory

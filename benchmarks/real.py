@@ -22,11 +22,11 @@ from baselines.classical import SIGMAS_PX, Half, choose_iterations, gaussian
 from baselines.n2n import N2nSettings, noise2noise
 from baselines.topaz import Topaz, find_topaz
 from common import ROOT, Cell, Table, model_of, parser, read_arguments, record
-from cross_section import mean_cross_section
-from measures import rounded
 from numpy.typing import NDArray
+from parts.cross_section import mean_cross_section
+from parts.measures import rounded
+from parts.sheets import draw_sheet
 from scipy.ndimage import binary_dilation, gaussian_filter
-from sheets import draw_sheet
 
 from cryolithe.cli import main as command
 from cryolithe.errors import InputError

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from common import RESULTS, ROOT, Table, parser, read_arguments, record
 from numpy.typing import NDArray
-from realism_matched import (
+from parts.realism_matched import (
     CELLS,
     IMAGE,
     RECIPES,
@@ -33,7 +33,7 @@ from realism_matched import (
     simulated,
     table_of,
 )
-from realism_measures import radial, spectrum
+from parts.realism_measures import radial, spectrum
 
 from cryolithe.files.yaml_table import read_yaml_table
 from cryolithe.formats import read_tilt_series

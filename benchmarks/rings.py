@@ -19,8 +19,8 @@ import numpy as np
 import torch
 from common import Cell, Table, parser, read_arguments, record
 from numpy.typing import NDArray
+from parts.scenes import Scene, any_molecules, recipe_of
 from polarity import SPECIMENS, Specimen
-from scenes import Scene, any_molecules, recipe_of
 
 from cryolithe.optics.transfer import Optics, TiltedView
 from cryolithe.reconstruction.evidence.thon_rings import (

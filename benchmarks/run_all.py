@@ -152,19 +152,27 @@ def commit_of(path: Path) -> str | None:
         return None
 
 
+def used_by(text: str) -> set[str]:
+    """Modules that a script imports ("parts.scenes") or names ("killed.py"), also those that are none of ours."""
+    found = {name.replace("/", ".") for name in re.findall(r"\b([\w/]+)\.py\b", text)}
+    found |= set(re.findall(r"^ *import +([\w.]+)", text, re.MULTILINE))
+    for module, names in re.findall(r"^ *from +([\w.]+) +import +(\([^)]*\)|.*)", text, re.MULTILINE):
+        found |= {module, *(f"{module}.{name}" for name in re.findall(r"\w+", names))}
+    return found
+
+
 def scripts_of(name: str) -> set[str]:
     """The script of a result and those of this folder that it imports or names, as paths in the checkout."""
-    everything = {path.stem: path for path in FOLDER.glob("*.py")}
+    paths = [path for inner in (".", "parts", "fuzzing") for path in (FOLDER / inner).glob("*.py")]
+    everything = {".".join(path.relative_to(FOLDER).with_suffix("").parts): path for path in paths}
     found: set[str] = set()
     own = script_of(name)
     waiting = set() if own is None else {own}
     while waiting:
-        stem = waiting.pop()
-        found.add(stem)
-        text = everything[stem].read_text(encoding="utf-8")
-        used = re.findall(r"^ *(?:from|import) +(\w+)", text, re.MULTILINE) + re.findall(r"\b(\w+)\.py\b", text)
-        waiting |= {each for each in used if each in everything} - found
-    return {f"benchmarks/{stem}.py" for stem in found}
+        module = waiting.pop()
+        found.add(module)
+        waiting |= (used_by(everything[module].read_text(encoding="utf-8")) & set(everything)) - found
+    return {f"benchmarks/{module.replace('.', '/')}.py" for module in found}
 
 
 def same_code(other: str, name: str) -> bool:

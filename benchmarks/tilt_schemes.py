@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from common import Cell, Table, record
 from numpy.typing import NDArray
-from scenes import placed_molecules
-from whole_runs import reconstructing, specimen_arguments
+from parts.scenes import placed_molecules
+from parts.whole_runs import reconstructing, specimen_arguments
 
 from cryolithe.fidelity import correlation
 from cryolithe.network import rowset

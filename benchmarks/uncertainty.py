@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from common import Cell, Table, parser, read_arguments, record
 from numpy.typing import NDArray
-from scenes import CONDITIONS, SCENES, Scene, Series, isolated, make_case, placed_molecules
+from parts.scenes import CONDITIONS, SCENES, Scene, Series, isolated, make_case, placed_molecules
 from scipy.ndimage import gaussian_filter
 from scipy.optimize import nnls
 

@@ -15,8 +15,8 @@ from unittest import mock
 import numpy as np
 from common import Cell, Table, record
 from numpy.typing import NDArray
-from scenes import placed_molecules
-from whole_runs import reconstructing, specimen_arguments
+from parts.scenes import placed_molecules
+from parts.whole_runs import reconstructing, specimen_arguments
 
 from cryolithe.fidelity import correlation
 from cryolithe.reconstruction.images import preparation

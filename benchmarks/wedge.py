@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 from common import Cell, Table, parser, read_arguments, record
 from numpy.typing import NDArray
-from scenes import SCENES, Case, make_case, placed_molecules
+from parts.scenes import SCENES, Case, make_case, placed_molecules
 
 import cryolithe
 from cryolithe.files.yaml_table import merged

@@ -10,7 +10,7 @@ import pytest
 from command import call, good, refusal_of
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
-from fuzz_parsers import PARSERS
+from fuzzing.parsers import PARSERS
 
 TEXTS = ("com", "star", "xml", "aln", "xf", "mdoc", "angles", "text", "list")
 KINDS = {one.name: one for one in PARSERS if one.name in {f"info: {text}" for text in TEXTS}}

@@ -10,8 +10,8 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
 
 import backbones
-from backbone_targets import targets_table
-from scenes import SCENES, placed_molecules
+from parts.backbone_targets import targets_table
+from parts.scenes import SCENES, placed_molecules
 
 from cryolithe.denoising.ceiling import half_snr_db, score_halves
 

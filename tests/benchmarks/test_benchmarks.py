@@ -32,9 +32,9 @@ sys.path.insert(0, str(BENCHMARKS))
 import fusion  # noqa: E402
 import run_all  # noqa: E402
 from baselines import classical, n2n, topaz  # noqa: E402
-from measures import better_than, mean_of, spread_cell  # noqa: E402
+from parts.measures import better_than, mean_of, spread_cell  # noqa: E402
+from parts.scenes import UNSEEN, merged, placed_molecules  # noqa: E402
 from real import drawn_into_vacuum  # noqa: E402
-from scenes import UNSEEN, merged, placed_molecules  # noqa: E402
 from tables import losses_section  # noqa: E402
 
 

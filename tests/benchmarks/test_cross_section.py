@@ -13,7 +13,7 @@ from cryolithe.geometry import centre_px
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
 
-from cross_section import mean_cross_section
+from parts.cross_section import mean_cross_section
 
 
 def ellipse(shape, width, depth):

@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
 import kills  # noqa: E402
-from killing import content, forks, kill_until_done, timeless, undisturbed  # noqa: E402
+from parts.killing import content, forks, kill_until_done, timeless, undisturbed  # noqa: E402
 
 SLAB = 4
 KILLS = 6

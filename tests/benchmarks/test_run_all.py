@@ -123,17 +123,22 @@ def test_the_scripts_of_a_result_are_its_own_and_what_they_use(tmp_path, monkeyp
         "speed": "from common import Table\nimport math\n",
         "speed_more": "",
         "common": "import numpy as np\n",
-        "kills": "    from killing import kill\n",
-        "killing": 'program = FOLDER / "killed.py"\n',
-        "killed": "import kills\n",
+        "kills": "    from parts.killing import kill\n",
+        "parts/killing": 'program = FOLDER / "killed.py"\n',
+        "killed": "import kills\nfrom fuzzing import texts, random\n",
+        "fuzzing/texts": "from fuzzing.reader import (\n    common,\n)\n",
+        "fuzzing/reader": "from kills.texts import common\n",
+        "parts/reader": "",
     }
+    for folder in ("parts", "fuzzing"):
+        (tmp_path / folder).mkdir()
     for name, text in texts.items():
         (tmp_path / f"{name}.py").write_text(text)
     monkeypatch.setattr(run_all, "FOLDER", tmp_path)
 
     def stems(name):
-        return {Path(path).stem for path in run_all.scripts_of(name)}
+        return {str(Path(path).relative_to("benchmarks").with_suffix("")) for path in run_all.scripts_of(name)}
 
     assert stems("speed") == stems("speed_bf16") == {"speed", "common"}
-    assert stems("kills") == {"kills", "killing", "killed"}
+    assert stems("kills") == {"kills", "parts/killing", "killed", "fuzzing/texts", "fuzzing/reader"}
     assert stems("classes_default") == set()  # made by a command

@@ -41,8 +41,8 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
 from fuzz import attempt  # noqa: E402
-from fuzz_parsers import ALN, PARSERS, PDB, TILT, TOMOGRAMS, WARP  # noqa: E402
-from mutations import mutated, random_content  # noqa: E402
+from fuzzing.mutations import mutated, random_content  # noqa: E402
+from fuzzing.parsers import ALN, PARSERS, PDB, TILT, TOMOGRAMS, WARP  # noqa: E402
 
 EXAMPLES = int(os.environ.get("CRYOLITHE_FUZZ_EXAMPLES", "200"))
 MOST_MB = 300.0

@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
 import fuzz  # noqa: E402
-from fuzz_parsers import PARSERS  # noqa: E402
+from fuzzing.parsers import PARSERS  # noqa: E402
 
 # Readers of files that no valid file of the table reaches, and why not.
 LEFT_OUT = {

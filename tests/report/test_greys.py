@@ -334,7 +334,7 @@ def test_the_contact_sheet_of_a_curation(tmp_path):
 
 def test_the_sheets_of_the_benchmarks(tmp_path, drawn, monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    sheets = importlib.import_module("sheets")
+    sheets = importlib.import_module("parts.sheets")
     volumes = {"a": volume_of(), "b": volume_of(seed=2)}
     sheets.draw_sheet(tmp_path / "s.png", volumes, 10.0, (-60.0, 60.0))
     assert all(drawn.holds(sections_of(volume, 2)) for volume in volumes.values())
@@ -350,5 +350,5 @@ def test_nothing_else_chooses_greys():
     assert {path: count for path, count in drawn.items() if count} == {
         "cryolithe/report/figures.py": 1,
         "cryolithe/curation/sheet.py": 1,
-        "benchmarks/sheets.py": 1,
+        "benchmarks/parts/sheets.py": 1,
     }

@@ -16,8 +16,6 @@ from typing import Any
 
 import numpy as np
 from common import Cell, Table
-from judged_places import check_places, check_template, places_of, write_places
-from judged_volumes import FBP, Making, halves_of, low_pass, volume_of
 from numpy.typing import NDArray
 
 from cryolithe.curation.manifest import Manifest, PairEntry
@@ -31,6 +29,8 @@ from cryolithe.evaluation.similarity import pair_moments
 from cryolithe.files.yaml_table import read_yaml_table
 from cryolithe.formats import read_volume
 from cryolithe.formats.stacks.angles import read_angles_deg
+from parts.judged_places import check_places, check_template, places_of, write_places
+from parts.judged_volumes import FBP, Making, halves_of, low_pass, volume_of
 
 Array = NDArray[Any]
 

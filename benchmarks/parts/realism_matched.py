@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from common import FOLDER, ROOT, Table
 from numpy.typing import NDArray
-from realism_measures import Floats, TiltSpectra, decibels, of_image, of_windows, tiles
 
 from cryolithe.files.yaml_table import read_yaml_table
 from cryolithe.formats import read_tilt_series, read_volume
@@ -19,6 +18,7 @@ from cryolithe.simulation.imaging import project_field
 from cryolithe.simulation.library import recipe_library
 from cryolithe.simulation.molecules import Molecule
 from cryolithe.simulation.recipe import Recipe
+from parts.realism_measures import Floats, TiltSpectra, decibels, of_image, of_windows, tiles
 
 RECIPES = ROOT / "training_data" / "recipes"
 SERIES, IMAGE = "lamella series", "image of a cell"

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 from common import Cell
 from numpy.typing import NDArray
-from scenes import Case
 
 from cryolithe.evaluation.picking import TOLERANCE, match, pick_blobs, picking_score
 from cryolithe.evaluation.similarity import similarity
 from cryolithe.evaluation.wedge import wedge_energy
 from cryolithe.metrics import fourier_shell_correlation, mean_correlation, resolution_at, scaled_snr_db
+from parts.scenes import Case
 
 Volume = NDArray[np.float32]
 

@@ -15,25 +15,6 @@ import mrcfile
 import numpy as np
 import tifffile
 import torch
-from fuzz_reader import Parser, of_files, of_texts, timeless
-from fuzz_series import SERIES_PARSERS
-from fuzz_stored import STORED_PARSERS
-from fuzz_texts import (
-    ALN,
-    LIST,
-    MDOC,
-    NEWST,
-    PARTICLES,
-    PDB,
-    SERIES,
-    SETTINGS,
-    STAR,
-    TILT,
-    TOMOGRAMS,
-    TOMOSTAR,
-    UNBINNED_PARTICLES,
-    WARP,
-)
 
 from cryolithe.alignment import Alignment
 from cryolithe.cli.info import describe
@@ -61,6 +42,25 @@ from cryolithe.simulation.molecules import load_molecules
 from cryolithe.simulation.recipe import read_recipe
 from cryolithe.simulation.structures import molecule_from_structure
 from cryolithe.training.config import read_train_config
+from fuzzing.reader import Parser, of_files, of_texts, timeless
+from fuzzing.series import SERIES_PARSERS
+from fuzzing.stored import STORED_PARSERS
+from fuzzing.texts import (
+    ALN,
+    LIST,
+    MDOC,
+    NEWST,
+    PARTICLES,
+    PDB,
+    SERIES,
+    SETTINGS,
+    STAR,
+    TILT,
+    TOMOGRAMS,
+    TOMOSTAR,
+    UNBINNED_PARTICLES,
+    WARP,
+)
 
 # Images
 

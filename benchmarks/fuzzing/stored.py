@@ -8,11 +8,9 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-import fuzz_texts as texts
 import mrcfile
 import numpy as np
 import torch
-from fuzz_reader import ROOT, Parser, of_files, of_texts, timeless
 
 from cryolithe.adapt.checking import Check, read_checks
 from cryolithe.denoise_training.config import is_general, read_general_config
@@ -37,6 +35,8 @@ from cryolithe.style.stored import Style, read_style, write_style
 from cryolithe.training.config import TrainConfig, read_train_config
 from cryolithe.training.loop import new_state
 from cryolithe.training.state import load_state, save_state
+from fuzzing import texts
+from fuzzing.reader import ROOT, Parser, of_files, of_texts, timeless
 
 
 def _n2n_seeds(*configs: Config) -> Callable[[Path], list[bytes]]:

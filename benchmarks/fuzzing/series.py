@@ -9,11 +9,9 @@ import struct
 from collections.abc import Callable
 from pathlib import Path
 
-import fuzz_texts as texts
 import mrcfile
 import numpy as np
 import tifffile
-from fuzz_reader import Parser, of_texts, timeless
 
 from cryolithe.alignment import Alignment
 from cryolithe.cli.info import describe
@@ -37,6 +35,8 @@ from cryolithe.formats.stacks.mdoc import read_mdoc_angles_deg
 from cryolithe.formats.volumes.ome_zarr import Version, read_ome_zarr, write_ome_zarr
 from cryolithe.portals.portal_points import read_points
 from cryolithe.viewer.reader import read_layers
+from fuzzing import texts
+from fuzzing.reader import Parser, of_texts, timeless
 
 ANGLES_DEG = (-20.0, 0.0, 20.0)
 NAME = "ts_01.mrc"
